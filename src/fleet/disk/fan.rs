@@ -1,0 +1,5 @@
+//! A set of requests in flight together.
+
+/// Placeholder.
+#[derive(Debug)]
+pub struct Fan;

@@ -1,0 +1,55 @@
+//! What the fleet cannot do, as its callers must decide on it.
+
+use crate::base::{DiskIndex, Lsn, ObjectId};
+
+/// Why the fleet could not carry something out. A missing, late or rotten shard alone is not an
+/// error but a state of a read; these are beyond what redundancy covers.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum FleetError {
+    /// Fewer good shards than needed [I6].
+    #[error("object {object}: {have} good shards of {need} needed")]
+    Unreadable {
+        /// Which object.
+        object: ObjectId,
+        /// Good shards at hand.
+        have: usize,
+        /// Shards needed.
+        need: usize,
+    },
+    /// Not enough room on enough distinct disks [R22].
+    #[error("no room for {shards} shards of {bytes} bytes on distinct disks")]
+    NoRoom {
+        /// Shards to place.
+        shards: usize,
+        /// Bytes of each.
+        bytes: u64,
+    },
+    /// The log ring has no room for a user batch [R10].
+    #[error("the journal is full")]
+    JournalFull,
+    /// Too few disks take writes: the pool is suspended, dirty data is kept [R11].
+    #[error("{have} disks take writes, {need} are needed")]
+    TooFewDisks {
+        /// Disks that take writes.
+        have: usize,
+        /// Disks needed.
+        need: usize,
+    },
+    /// What a disk holds does not make sense, on every copy.
+    #[error("{what} at batch {lsn} is damaged on every copy")]
+    Damaged {
+        /// Which structure.
+        what: &'static str,
+        /// Near which batch.
+        lsn: Lsn,
+    },
+    /// A disk did not answer or failed, where no other can stand in.
+    #[error("disk {disk} failed")]
+    Disk {
+        /// Which disk.
+        disk: DiskIndex,
+    },
+    /// The engine is stopping.
+    #[error("the pool is stopping")]
+    Stopped,
+}

@@ -1,0 +1,3 @@
+//! The `isotherm` command: parse, dispatch, exit code; no logic.
+
+fn main() {}
