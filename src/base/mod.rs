@@ -3,6 +3,7 @@
 //! Ids, units, limits; and the five things a module may never take from the machine by itself
 //! (clock, randomness, threads, locks, waiting), as things that are handed in.
 
+pub mod canary;
 pub mod clock;
 pub mod ids;
 pub mod limits;
