@@ -1,0 +1,30 @@
+//! What the index asks of the object store: three calls, so that the index needs no disks in tests.
+//!
+//! Tables are replicated objects whose parts carry their own checksum and identity (`format::table`),
+//! so a read is verified by the index's own judge and goes to another replica when that says no [I4].
+
+use crate::fleet::FleetError;
+use crate::fleet::disk::Class;
+use crate::format::ObjectRecord;
+
+/// Where tables live. Calls may wait for disks; the index makes them without holding a lock [R23].
+pub trait TableStore: Send + Sync {
+    /// Reads bytes `offset .. offset + length` of a table object. Every replica in turn, until one
+    /// holds bytes that `verify` accepts; `FleetError::Unreadable` if none does. The answer has been
+    /// accepted by `verify`. `length` is at most a few MiB.
+    fn read_block(
+        &self,
+        table: &ObjectRecord,
+        offset: u32,
+        length: u32,
+        class: Class,
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, FleetError>;
+
+    /// Writes `bytes` as a new object of kind `Table` with min(N, m+2) replicas, flushed when this
+    /// returns. The object is not named by anything yet. At most `TABLE_BYTES_MAX` bytes.
+    fn write_table(&self, bytes: Vec<u8>, class: Class) -> Result<ObjectRecord, FleetError>;
+
+    /// Gives a table back that no manifest has ever named: its flush or compaction was given up.
+    fn free_table(&self, table: &ObjectRecord);
+}
