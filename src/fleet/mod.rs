@@ -2,5 +2,15 @@
 
 pub mod disk;
 pub mod error;
+pub mod heat;
+pub mod members;
+pub mod object;
+pub mod reports;
+pub mod space;
 
 pub use error::FleetError;
+pub use heat::Heat;
+pub use members::{Member, MemberState, Members};
+pub use object::{ChecksumSource, ObjectContext, ObjectStore, StoredObject, WriteObject};
+pub use reports::{FailReason, Report, Reports};
+pub use space::{Pin, Reservation, ReserveLevel, Space, Stream};

@@ -1,0 +1,212 @@
+//! The pool's members as the fleet sees them: which disks there are, which take requests.
+//!
+//! * [R11] Late is not dead: only errors of writes, failed flushes [I10], absence and the
+//!   administrator fail a disk. A late one is reported, and routed around by who waits.
+//! * [R2] Every change of a state raises [`Members::sequence`]; whoever records membership on the
+//!   survivors' labels says how far it came with [`Members::set_recorded`], and an acknowledgement
+//!   that does without a member waits for that.
+
+use super::disk::DiskHandle;
+use super::reports::{FailReason, Report, Reports};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::{Arc, RwLock};
+use crate::base::{DiskIndex, DiskUuid, Event, PoolUuid};
+use crate::format::Redundancy;
+
+/// Whether a member takes requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum MemberState {
+    /// Takes requests.
+    Active,
+    /// Was failed since the pool was opened, or in an earlier epoch.
+    Failed,
+    /// Was not found.
+    Missing,
+}
+
+/// One member.
+#[derive(Clone)]
+pub struct Member {
+    /// Its number in the pool.
+    pub index: DiskIndex,
+    /// Its identity.
+    pub uuid: DiskUuid,
+    /// Whether it takes requests.
+    pub state: MemberState,
+    /// The open disk; Some if active.
+    pub handle: Option<DiskHandle>,
+    /// Members with one label share a fate; at most m shards of an object go there [R24].
+    pub enclosure: Option<u16>,
+    /// Still works but is about to fail: nothing new is placed there while others have room.
+    pub failing: bool,
+}
+
+struct Table {
+    members: Vec<Option<Member>>,
+    redundancy: Redundancy,
+}
+
+/// The member table.
+pub struct Members {
+    pool: PoolUuid,
+    table: RwLock<Table>,
+    reports: Arc<Reports>,
+    sequence: AtomicU64,
+    recorded: AtomicU64,
+    changed: Event,
+}
+
+impl Members {
+    /// A table without members, of a pool whose default redundancy is `redundancy`.
+    pub fn new(pool: PoolUuid, redundancy: Redundancy, reports: Arc<Reports>) -> Members {
+        Members {
+            pool,
+            table: RwLock::new(Table { members: Vec::new(), redundancy }),
+            reports,
+            sequence: AtomicU64::new(0),
+            recorded: AtomicU64::new(0),
+            changed: Event::new(),
+        }
+    }
+
+    /// Adds a member, or replaces what was known of it (a missing disk returned). Panics if it is
+    /// active without an open disk.
+    pub fn set(&self, member: Member) {
+        assert!(
+            member.state != MemberState::Active || member.handle.is_some(),
+            "an active member is open"
+        );
+        let index = member.index.as_usize();
+        let mut table = self.table.write();
+        if table.members.len() <= index {
+            table.members.resize_with(index + 1, || None);
+        }
+        table.members[index] = Some(member);
+        drop(table);
+        self.change();
+    }
+
+    /// The pool's identity.
+    pub fn pool(&self) -> PoolUuid {
+        self.pool
+    }
+
+    /// The pool's default redundancy.
+    pub fn redundancy(&self) -> Redundancy {
+        self.table.read().redundancy
+    }
+
+    /// Changes the default redundancy; objects that exist keep theirs.
+    pub fn set_redundancy(&self, redundancy: Redundancy) {
+        self.table.write().redundancy = redundancy;
+    }
+
+    /// m: how many disks may be lost.
+    pub fn parity(&self) -> usize {
+        self.redundancy().tolerates()
+    }
+
+    /// Copies of what must outlive the data: journal entries, tables, manifest: min(N, m+2) [R1, R9].
+    pub fn metadata_copies(&self) -> usize {
+        self.len().min(self.parity() + 2)
+    }
+
+    /// Members in all, missing and failed ones included: N.
+    pub fn len(&self) -> usize {
+        self.table.read().members.iter().flatten().count()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The members that take requests, ascending.
+    pub fn active(&self) -> Vec<DiskIndex> {
+        let table = self.table.read();
+        let active = table.members.iter().flatten().filter(|m| m.state == MemberState::Active);
+        active.map(|member| member.index).collect()
+    }
+
+    /// All members, ascending.
+    pub fn all(&self) -> Vec<Member> {
+        self.table.read().members.iter().flatten().cloned().collect()
+    }
+
+    /// What is known of one.
+    pub fn get(&self, disk: DiskIndex) -> Option<Member> {
+        self.table.read().members.get(disk.as_usize())?.clone()
+    }
+
+    /// The open disk of an active member.
+    pub fn handle(&self, disk: DiskIndex) -> Option<DiskHandle> {
+        let table = self.table.read();
+        let member = table.members.get(disk.as_usize())?.as_ref()?;
+        member.handle.clone().filter(|_| member.state == MemberState::Active)
+    }
+
+    /// A member's identity.
+    pub fn uuid(&self, disk: DiskIndex) -> Option<DiskUuid> {
+        Some(self.table.read().members.get(disk.as_usize())?.as_ref()?.uuid)
+    }
+
+    /// Whether a member takes requests.
+    pub fn state(&self, disk: DiskIndex) -> Option<MemberState> {
+        Some(self.table.read().members.get(disk.as_usize())?.as_ref()?.state)
+    }
+
+    /// Stops using a disk: its queue is answered with `Failed`, a report says why. Nothing happens
+    /// if it was not active. Never waits.
+    pub fn fail(&self, disk: DiskIndex, why: FailReason) {
+        let handle = {
+            let mut table = self.table.write();
+            let member = table.members.get_mut(disk.as_usize()).and_then(Option::as_mut);
+            let Some(member) = member.filter(|m| m.state == MemberState::Active) else { return };
+            member.state = MemberState::Failed;
+            // Kept: the disk may only be closed once its I/O is reaped [R7].
+            member.handle.clone()
+        };
+        log::error!("disk {disk} is not used any more: {why}");
+        if let Some(handle) = handle {
+            handle.fail();
+        }
+        self.reports.push(Report::DiskFailed { disk, why });
+        self.change();
+    }
+
+    /// A disk missed a deadline: reported, nothing else [R11].
+    pub fn late(&self, disk: DiskIndex) {
+        self.reports.push(Report::DiskLate { disk });
+    }
+
+    /// Where reports go.
+    pub fn reports(&self) -> &Arc<Reports> {
+        &self.reports
+    }
+
+    /// Raised with every change of a member.
+    pub fn sequence(&self) -> u64 {
+        self.sequence.load(Ordering::SeqCst)
+    }
+
+    /// The sequence up to which the survivors' labels say what changed [R2].
+    pub fn recorded(&self) -> u64 {
+        self.recorded.load(Ordering::SeqCst)
+    }
+
+    /// The survivors' labels say everything up to `sequence` [R2].
+    pub fn set_recorded(&self, sequence: u64) {
+        self.recorded.fetch_max(sequence, Ordering::SeqCst);
+        self.changed.notify();
+    }
+
+    /// Notified with every change, and when it was recorded.
+    pub fn changed(&self) -> &Event {
+        &self.changed
+    }
+
+    fn change(&self) {
+        self.sequence.fetch_add(1, Ordering::SeqCst);
+        self.changed.notify();
+    }
+}

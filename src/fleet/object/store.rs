@@ -1,0 +1,127 @@
+//! The object store: what the rooms above may ask.
+
+use std::ops::Range;
+
+use super::{ChecksumSource, StoredObject, WriteObject};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{Clock, Epoch, ObjectId, Random, Wait};
+use crate::fleet::disk::{BufferPool, Class};
+use crate::fleet::error::FleetError;
+use crate::fleet::heat::Heat;
+use crate::fleet::members::Members;
+use crate::fleet::space::Space;
+use crate::format::{ObjectRecord, Redundancy};
+
+/// What an object store is made of.
+pub struct ObjectContext {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How it waits for disks.
+    pub wait: Arc<dyn Wait>,
+    /// For placement.
+    pub random: Random,
+    /// The disks.
+    pub members: Arc<Members>,
+    /// Free space.
+    pub space: Arc<Space>,
+    /// Expected waits.
+    pub heat: Arc<Heat>,
+    /// Memory for I/O.
+    pub buffers: BufferPool,
+    /// This mount's epoch: object ids are epoch and counter, so they never recur [R5].
+    pub epoch: Epoch,
+}
+
+/// Writes and reads objects. All methods may be called from any thread.
+pub struct ObjectStore {
+    pub(super) context: ObjectContext,
+    pub(super) random: Mutex<Random>,
+    counter: AtomicU64,
+}
+
+impl ObjectStore {
+    /// A store whose first object is number 1 of the epoch.
+    pub fn new(context: ObjectContext) -> ObjectStore {
+        let random = Mutex::new(context.random.clone());
+        ObjectStore { context, random, counter: AtomicU64::new(1) }
+    }
+
+    /// The disks.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.context.members
+    }
+
+    /// Free space.
+    pub fn space(&self) -> &Arc<Space> {
+        &self.context.space
+    }
+
+    pub(super) fn next_id(&self) -> ObjectId {
+        ObjectId::new(self.context.epoch, self.counter.fetch_add(1, Ordering::SeqCst))
+    }
+
+    /// How an object of `bytes` (owners' list included) is best written now, and the bytes of each
+    /// shard: min(k, ceil(bytes / 2 MiB)) data shards and m parity; one: m+1 replicas [R13]; narrower
+    /// at full margin where disks are missing or full [R12].
+    pub fn geometry_for(&self, bytes: u64) -> (Redundancy, u32) {
+        let _ = bytes;
+        todo!()
+    }
+
+    /// Writes an object: encodes, places, writes all shards at once, sends late and failed ones
+    /// elsewhere, flushes every disk it touched; returns when every shard is durable. Errors:
+    /// `NoRoom`, `TooFewDisks` (the pool is suspended: keep the data, try again).
+    pub fn write(&self, object: &WriteObject<'_>) -> Result<StoredObject, FleetError> {
+        let _ = object;
+        todo!()
+    }
+
+    /// Gives up an object that no batch will ever name: its places become free.
+    pub fn release(&self, record: &ObjectRecord) {
+        self.context.space.abandon(record.id);
+    }
+
+    /// Reads bytes `range` of an object into `into`, whose length is the range's. Every byte was
+    /// verified [I4]. The caller holds a pin (`Space::pin`). Error `Unreadable` if fewer shards are
+    /// good than needed.
+    pub fn read_into<C: ChecksumSource + ?Sized>(
+        &self,
+        record: &ObjectRecord,
+        checksums: &C,
+        range: Range<u32>,
+        class: Class,
+        into: &mut [u8],
+    ) -> Result<(), FleetError> {
+        let _ = (record, checksums, range, class, into);
+        todo!()
+    }
+
+    /// As `read_into`, into memory of its own.
+    pub fn read<C: ChecksumSource + ?Sized>(
+        &self,
+        record: &ObjectRecord,
+        checksums: &C,
+        range: Range<u32>,
+        class: Class,
+    ) -> Result<Vec<u8>, FleetError> {
+        let mut bytes = vec![0; range.len()];
+        self.read_into(record, checksums, range, class, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads `length` bytes at `offset` of a replicated object whose parts carry their own checksum
+    /// and identity (tables, manifest): the replica of least wait, then the others, until `verify`
+    /// accepts one. Error `Unreadable` if it accepts none.
+    pub fn read_table_block(
+        &self,
+        record: &ObjectRecord,
+        offset: u32,
+        length: u32,
+        class: Class,
+        verify: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Vec<u8>, FleetError> {
+        let _ = (record, offset, length, class, verify);
+        todo!()
+    }
+}

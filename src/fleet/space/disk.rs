@@ -1,0 +1,452 @@
+//! Free space of one disk: allocation groups, each serving one size class [R22].
+//!
+//! RAM is spent on touched groups only: a group that is wholly free is a bit, a group that is wholly
+//! used is an empty run list. A place may run over the end of its group into the next one, if that
+//! serves the same class or is free; so small disks, whose groups are small, waste nothing.
+//!
+//! A unit is in one of four states:
+//!
+//! ```text
+//! free ──reserve──> held ──put──> held + used ──reservation dropped──> used ──delete──> free
+//!                                                                       └─pinned, frozen─> held ──> free
+//! ```
+//!
+//! Only `free` is stored as runs; `held` is a small table of places (in flight, pinned or frozen);
+//! `used`, which is what a snapshot says [R18], is the rest.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::runs::{Run, Runs};
+use super::{DiskUsage, GroupUsage, SizeClass};
+use crate::base::{DiskIndex, Units};
+
+/// A place that is not allocatable for a reason besides being used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hold {
+    units: u64,
+    /// Reservations, pins' and recovery's deferred frees.
+    count: u32,
+    /// A committed object lives there.
+    used: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Group {
+    class: SizeClass,
+    free: Runs,
+}
+
+/// One disk's groups. Units are counted from the start of its data area.
+#[derive(Debug)]
+pub(super) struct DiskSpace {
+    units: u64,
+    group_units: u32,
+    groups: BTreeMap<u32, Group>,
+    /// Groups of each class that have free units.
+    open: [BTreeSet<u32>; SizeClass::COUNT],
+    /// Where each class allocated last.
+    cursor: [u32; SizeClass::COUNT],
+    /// A size known not to fit into the groups of this class, until something is freed.
+    no_fit: [u64; SizeClass::COUNT],
+    /// A size known not to fit anywhere, until something is freed.
+    no_fit_anywhere: u64,
+    holds: HashMap<u64, Hold>,
+    free_units: u64,
+    used_units: u64,
+    /// Groups whose used units changed since the last snapshot that took effect.
+    dirty: BTreeSet<u32>,
+    /// Those named in a snapshot that has not taken effect yet.
+    in_snapshot: BTreeSet<u32>,
+}
+
+impl DiskSpace {
+    /// A disk whose data area is all free.
+    pub(super) fn new(units: Units, group_units: Units) -> DiskSpace {
+        assert!(group_units.0 > 0 && group_units.0 <= u64::from(u32::MAX), "groups are 32-bit");
+        assert!(units.0.div_ceil(group_units.0) <= u64::from(u32::MAX), "group numbers are 32-bit");
+        DiskSpace {
+            units: units.0,
+            group_units: group_units.0 as u32,
+            groups: BTreeMap::new(),
+            open: Default::default(),
+            cursor: [0; SizeClass::COUNT],
+            no_fit: [u64::MAX; SizeClass::COUNT],
+            no_fit_anywhere: u64::MAX,
+            holds: HashMap::new(),
+            free_units: units.0,
+            used_units: 0,
+            dirty: BTreeSet::new(),
+            in_snapshot: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn units(&self) -> u64 {
+        self.units
+    }
+
+    pub(super) fn free_units(&self) -> u64 {
+        self.free_units
+    }
+
+    pub(super) fn used_units(&self) -> u64 {
+        self.used_units
+    }
+
+    fn group_count(&self) -> u32 {
+        self.units.div_ceil(u64::from(self.group_units)) as u32
+    }
+
+    /// Units of a group: all have the same but the last.
+    fn units_of(&self, group: u32) -> u32 {
+        let start = u64::from(group) * u64::from(self.group_units);
+        (self.units - start).min(u64::from(self.group_units)) as u32
+    }
+
+    fn group_of(&self, unit: u64) -> u32 {
+        (unit / u64::from(self.group_units)) as u32
+    }
+
+    fn start_of(&self, group: u32) -> u64 {
+        u64::from(group) * u64::from(self.group_units)
+    }
+
+    /// Finds room and holds it once. None if no run is long enough.
+    pub(super) fn reserve(&mut self, units: u64, class: SizeClass) -> Option<u64> {
+        assert!(units > 0, "a place has at least its header unit");
+        let start = self.find(units, class)?;
+        self.take(start, units, class);
+        self.cursor[class.index()] = self.group_of(start);
+        let old = self.holds.insert(start, Hold { units, count: 1, used: false });
+        assert!(old.is_none(), "what was free was not held");
+        Some(start)
+    }
+
+    /// 1. a group of the class, from the open one on, then from the first; 2. the first free group;
+    /// 3. any hole at all.
+    fn find(&mut self, units: u64, class: SizeClass) -> Option<u64> {
+        if units > self.free_units || units >= self.no_fit_anywhere {
+            return None;
+        }
+        let index = class.index();
+        if units < self.no_fit[index] {
+            let cursor = self.cursor[index];
+            let from = self.open[index].range(cursor..).chain(self.open[index].range(..cursor));
+            for &group in from {
+                if let Some(start) = self.fit_in(group, units, Some(class)) {
+                    return Some(start);
+                }
+            }
+            self.no_fit[index] = units;
+        }
+        let mut next = 0;
+        for group in self.groups.keys().copied().chain([self.group_count()]) {
+            for free in next..group {
+                if self.length_from(free, 0, units, Some(class)) >= units {
+                    return Some(self.start_of(free));
+                }
+                // Only the tail of a stretch of free groups can fail, so this ends soon.
+            }
+            next = group + 1;
+        }
+        for &group in self.groups.keys() {
+            if let Some(start) = self.fit_in(group, units, None) {
+                return Some(start);
+            }
+        }
+        self.no_fit_anywhere = units;
+        None
+    }
+
+    /// A run of `units` that begins in this touched group and may go on into groups of the same
+    /// class or free ones (`class` None: into any).
+    fn fit_in(&self, group: u32, units: u64, class: Option<SizeClass>) -> Option<u64> {
+        let free = &self.groups.get(&group)?.free;
+        if let Ok(short) = u32::try_from(units) {
+            if let Some(start) = free.first_fit(short) {
+                return Some(self.start_of(group) + u64::from(start));
+            }
+        }
+        let last = free.as_slice().last()?;
+        if last.end() == self.units_of(group)
+            && self.length_from(group, last.start, units, class) >= units
+        {
+            return Some(self.start_of(group) + u64::from(last.start));
+        }
+        None
+    }
+
+    /// Free units in one stretch from `start` in `group`, counted up to `enough`.
+    fn length_from(&self, group: u32, start: u32, enough: u64, class: Option<SizeClass>) -> u64 {
+        let mut length = u64::from(self.units_of(group) - start);
+        let mut next = group + 1;
+        while length < enough && next < self.group_count() {
+            let whole = self.units_of(next);
+            match self.groups.get(&next) {
+                None => length += u64::from(whole),
+                Some(other) if class.is_none_or(|class| class == other.class) => {
+                    let head = other.free.as_slice().first().filter(|run| run.start == 0);
+                    let head = head.map_or(0, |run| run.length);
+                    length += u64::from(head);
+                    if head < whole {
+                        break;
+                    }
+                }
+                Some(_) => break,
+            }
+            next += 1;
+        }
+        length
+    }
+
+    /// The range, cut at group ends.
+    fn pieces(&self, start: u64, units: u64) -> Vec<(u32, Run)> {
+        let mut out = Vec::with_capacity(1);
+        let (mut at, end) = (start, start + units);
+        while at < end {
+            let group = self.group_of(at);
+            let stop = end.min(self.start_of(group) + u64::from(self.units_of(group)));
+            let local = (at - self.start_of(group)) as u32;
+            out.push((group, Run { start: local, length: (stop - at) as u32 }));
+            at = stop;
+        }
+        out
+    }
+
+    fn take(&mut self, start: u64, units: u64, class: SizeClass) {
+        for (index, run) in self.pieces(start, units) {
+            let whole = self.units_of(index);
+            let no_fit = &mut self.no_fit;
+            let group = self.groups.entry(index).or_insert_with(|| {
+                no_fit[class.index()] = u64::MAX;
+                Group { class, free: Runs::whole(whole) }
+            });
+            group.free.remove(run.start, run.length);
+            let (label, empty) = (group.class.index(), group.free.is_empty());
+            if empty {
+                self.open[label].remove(&index);
+            } else {
+                self.open[label].insert(index);
+            }
+        }
+        self.free_units -= units;
+    }
+
+    fn give(&mut self, start: u64, units: u64) {
+        for (index, run) in self.pieces(start, units) {
+            let whole = self.units_of(index);
+            let group = self.groups.get_mut(&index).expect("a group with used units is kept");
+            group.free.insert(run.start, run.length);
+            let label = group.class.index();
+            if group.free.contains(0, whole) {
+                self.groups.remove(&index);
+                self.open[label].remove(&index);
+            } else {
+                self.open[label].insert(index);
+            }
+        }
+        self.no_fit = [u64::MAX; SizeClass::COUNT];
+        self.no_fit_anywhere = u64::MAX;
+        self.free_units += units;
+        assert!(self.free_units + self.used_units <= self.units, "nothing is freed twice");
+    }
+
+    fn in_area(&self, start: u64, units: u64) -> bool {
+        units > 0 && start.checked_add(units).is_some_and(|end| end <= self.units)
+    }
+
+    /// True if every unit of the range is allocatable.
+    fn is_free(&self, start: u64, units: u64) -> bool {
+        self.pieces(start, units).iter().all(|(index, run)| {
+            self.groups.get(index).is_none_or(|group| group.free.contains(run.start, run.length))
+        })
+    }
+
+    /// True if no unit of the range is allocatable.
+    fn is_taken(&self, start: u64, units: u64) -> bool {
+        self.pieces(start, units).iter().all(|(index, run)| {
+            self.groups.get(index).is_some_and(|group| !group.free.touches(run.start, run.length))
+        })
+    }
+
+    fn touch(&mut self, start: u64, units: u64) {
+        for (index, _) in self.pieces(start, units) {
+            self.dirty.insert(index);
+        }
+    }
+
+    /// A committed object lives here from now on. False if that contradicts what is known: the
+    /// range lies outside the disk, or another object has part of it.
+    pub(super) fn commit(&mut self, start: u64, units: u64, class: SizeClass) -> bool {
+        if !self.in_area(start, units) {
+            return false;
+        }
+        if let Some(hold) = self.holds.get_mut(&start) {
+            if hold.units != units {
+                return false;
+            }
+            if !hold.used {
+                hold.used = true;
+                self.used_units += units;
+                self.touch(start, units);
+            }
+            return true;
+        }
+        if self.is_free(start, units) {
+            self.take(start, units, class);
+            self.used_units += units;
+            self.touch(start, units);
+            return true;
+        }
+        // Put before: the same batch may be told twice.
+        self.is_taken(start, units)
+    }
+
+    /// The object that lived here was deleted by a batch. The place is held once more, so that the
+    /// caller decides when it becomes free: by `unhold`. False if nothing committed was there.
+    pub(super) fn uncommit(&mut self, start: u64, units: u64) -> bool {
+        if !self.in_area(start, units) || !self.is_taken(start, units) {
+            return false;
+        }
+        match self.holds.get_mut(&start) {
+            Some(hold) if hold.used && hold.units == units => {
+                hold.used = false;
+                hold.count += 1;
+            }
+            Some(_) => return false,
+            None => {
+                self.holds.insert(start, Hold { units, count: 1, used: false });
+            }
+        }
+        self.used_units -= units;
+        self.touch(start, units);
+        true
+    }
+
+    /// Holds a held place once more.
+    pub(super) fn hold_again(&mut self, start: u64) {
+        self.holds.get_mut(&start).expect("the place is held").count += 1;
+    }
+
+    /// Units of a held place.
+    pub(super) fn held_units(&self, start: u64) -> u64 {
+        self.holds.get(&start).expect("the place is held").units
+    }
+
+    /// Ends one hold. True if that made the place free.
+    pub(super) fn unhold(&mut self, start: u64) -> bool {
+        let hold = self.holds.get_mut(&start).expect("a hold is ended once");
+        hold.count -= 1;
+        if hold.count > 0 {
+            return false;
+        }
+        let hold = *hold;
+        self.holds.remove(&start);
+        if !hold.used {
+            self.give(start, hold.units);
+        }
+        !hold.used
+    }
+
+    /// Used units per group: of the groups that changed since the last snapshot that took effect,
+    /// or of all. [R18] What is only held is not in it.
+    pub(super) fn snapshot(&mut self, disk: DiskIndex, all: bool) -> DiskUsage {
+        let changed = std::mem::take(&mut self.dirty);
+        let mut held: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
+        for (&start, hold) in self.holds.iter().filter(|(_, hold)| !hold.used) {
+            for (index, run) in self.pieces(start, hold.units) {
+                held.entry(index).or_default().push(run);
+            }
+        }
+        let wanted: BTreeSet<u32> = if all {
+            self.groups.keys().copied().collect()
+        } else {
+            changed.union(&self.in_snapshot).copied().collect()
+        };
+        self.in_snapshot.extend(changed);
+        let groups = wanted
+            .iter()
+            .map(|&index| {
+                let whole = self.units_of(index);
+                let (class, mut unused) = match self.groups.get(&index) {
+                    Some(group) => (Some(group.class), group.free.clone()),
+                    None => (None, Runs::whole(whole)),
+                };
+                for run in held.get(&index).into_iter().flatten() {
+                    unused.insert(run.start, run.length);
+                }
+                let used = unused.complement(whole);
+                let used: Vec<(u32, u32)> =
+                    used.as_slice().iter().map(|run| (run.start, run.length)).collect();
+                GroupUsage { group: index, class: class.filter(|_| !used.is_empty()), used }
+            })
+            .filter(|usage| !all || !usage.used.is_empty())
+            .collect();
+        DiskUsage { disk, units: Units(self.units), groups }
+    }
+
+    /// The last snapshot took effect (`kept`), or was not written.
+    pub(super) fn snapshot_done(&mut self, kept: bool) {
+        let named = std::mem::take(&mut self.in_snapshot);
+        if !kept {
+            self.dirty.extend(named);
+        }
+    }
+
+    /// Takes over one group's used runs from a snapshot. Nothing may be held or used there yet, but
+    /// by an older increment, which this one replaces. False if the runs make no sense.
+    pub(super) fn load(&mut self, usage: &GroupUsage) -> bool {
+        if usage.group >= self.group_count() || !self.holds.is_empty() {
+            return false;
+        }
+        let whole = self.units_of(usage.group);
+        let mut free = Runs::whole(whole);
+        for &(start, length) in &usage.used {
+            let inside = length > 0 && start.checked_add(length).is_some_and(|end| end <= whole);
+            if !inside || !free.contains(start, length) {
+                return false;
+            }
+            free.remove(start, length);
+        }
+        if let Some(old) = self.groups.remove(&usage.group) {
+            let used: u64 = sum(&old.free.complement(whole));
+            self.open[old.class.index()].remove(&usage.group);
+            self.used_units -= used;
+            self.free_units += used;
+        }
+        let used = u64::from(whole) - sum(&free);
+        if used > 0 {
+            let class = usage.class.unwrap_or(SizeClass::Large);
+            if !free.is_empty() {
+                self.open[class.index()].insert(usage.group);
+            }
+            self.groups.insert(usage.group, Group { class, free });
+            self.used_units += used;
+            self.free_units -= used;
+        }
+        true
+    }
+
+    /// Asserts what must hold between the fields.
+    #[cfg(test)]
+    pub(super) fn check_invariants(&self) {
+        let mut free = self.units;
+        for (&index, group) in &self.groups {
+            let whole = self.units_of(index);
+            let group_free = sum(&group.free);
+            assert!(group_free < u64::from(whole), "a free group costs nothing");
+            free -= u64::from(whole) - group_free;
+            for (class, open) in self.open.iter().enumerate() {
+                let expected = class == group.class.index() && group_free > 0;
+                assert_eq!(open.contains(&index), expected, "group {index} in list {class}");
+            }
+        }
+        assert_eq!(free, self.free_units);
+        let held: u64 = self.holds.values().filter(|hold| !hold.used).map(|hold| hold.units).sum();
+        assert_eq!(self.units, self.free_units + self.used_units + held);
+        assert!(self.holds.values().all(|hold| hold.count > 0));
+    }
+}
+
+fn sum(runs: &Runs) -> u64 {
+    runs.as_slice().iter().map(|run| u64::from(run.length)).sum()
+}

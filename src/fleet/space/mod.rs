@@ -1,0 +1,518 @@
+//! Free space of all disks, derived: it is told of puts and deletes, and asks nobody.
+//!
+//! * [`Space::reserve`] finds room and holds it in RAM only. Whoever commits or replays a batch tells
+//!   [`Space::put`] and [`Space::delete`], in the order of the batches, after the batch is durable
+//!   [I3, R3]. A [`Reservation`] dropped without a put makes its place free again.
+//! * [R7] A writer keeps the reservation with its I/O until the completion was reaped, however late:
+//!   a place with an unreaped write is not allocated.
+//! * [I3] A deleted object that is pinned keeps its places until the last [`Pin`] goes.
+//! * [R4] During recovery frees are frozen: nothing freed by replay is allocated before the release.
+//! * [R22] Reserves hold on every disk: users leave 10 % free, reclaim 2 %, repair may take all.
+//! * [R18] [`Space::snapshot`] is exactly what puts and deletes imply; in flight is not in it.
+//!
+//! One lock, never held across anything but this module's own memory work [R23].
+
+use std::collections::HashMap;
+
+use self::disk::DiskSpace;
+use super::error::FleetError;
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{DiskIndex, Event, ObjectId, Units};
+use crate::format::{ObjectKind, ObjectRecord};
+
+mod disk;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+/// Share of a disk that users may not take but reclaim may, in percent [R22].
+pub const RECLAIM_RESERVE_PERCENT: u64 = 8;
+/// Share of a disk that only repair may take, in percent [R22].
+pub const REPAIR_RESERVE_PERCENT: u64 = 2;
+
+/// What dies together is kept together: a group serves one class.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum SizeClass {
+    /// Shards of at most 64 KiB.
+    Small = 1,
+    /// Shards of at most 512 KiB.
+    Medium = 2,
+    /// Larger shards.
+    Large = 3,
+    /// Tables, manifest and space snapshots, whatever their size.
+    Table = 4,
+}
+
+impl SizeClass {
+    /// How many there are.
+    pub const COUNT: usize = 4;
+
+    /// The class for a place of `units` (header unit included).
+    pub fn of(units: Units, stream: Stream) -> SizeClass {
+        match (stream, units.0.saturating_sub(1)) {
+            (Stream::Table, _) => SizeClass::Table,
+            (Stream::Data, 0..=16) => SizeClass::Small,
+            (Stream::Data, 17..=128) => SizeClass::Medium,
+            (Stream::Data, _) => SizeClass::Large,
+        }
+    }
+
+    /// From its number on disk.
+    pub fn from_u8(number: u8) -> Option<SizeClass> {
+        [SizeClass::Small, SizeClass::Medium, SizeClass::Large, SizeClass::Table]
+            .into_iter()
+            .find(|&class| class as u8 == number)
+    }
+
+    fn index(self) -> usize {
+        self as usize - 1
+    }
+}
+
+/// What a place is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Stream {
+    /// Bytes of files.
+    Data,
+    /// Tables, manifest, space snapshots.
+    Table,
+}
+
+impl Stream {
+    /// The stream of objects of this kind.
+    pub fn of(kind: ObjectKind) -> Stream {
+        match kind {
+            ObjectKind::Data => Stream::Data,
+            ObjectKind::Table | ObjectKind::Manifest | ObjectKind::SpaceSnapshot => Stream::Table,
+        }
+    }
+}
+
+/// How deep into the reserves a request may go [R22].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ReserveLevel {
+    /// Leaves reclaim's and repair's reserves alone.
+    User,
+    /// Flusher of accepted data, reclaim, checkpoint, compaction: leaves repair's reserve alone.
+    Reclaim,
+    /// May take the last unit.
+    Repair,
+}
+
+/// What one disk's committed objects use, as a snapshot tells it [R18].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiskUsage {
+    /// Which disk.
+    pub disk: DiskIndex,
+    /// Units of its data area.
+    pub units: Units,
+    /// Per group, ascending; groups not named are unchanged (an increment) or free (all).
+    pub groups: Vec<GroupUsage>,
+}
+
+/// What is used in one allocation group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupUsage {
+    /// Number of the group on its disk.
+    pub group: u32,
+    /// What it serves; None if it is free.
+    pub class: Option<SizeClass>,
+    /// Runs of used units: start inside the group and length, ascending, not touching.
+    pub used: Vec<(u32, u32)>,
+}
+
+/// Free, used and total units of one disk.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct DiskRoom {
+    /// Allocatable units, reserves included.
+    pub free: Units,
+    /// Units of committed objects.
+    pub used: Units,
+    /// Units of the data area.
+    pub total: Units,
+}
+
+impl DiskRoom {
+    /// Allocatable units for requests of this level.
+    pub fn free_for(&self, level: ReserveLevel) -> Units {
+        let percent = match level {
+            ReserveLevel::User => RECLAIM_RESERVE_PERCENT + REPAIR_RESERVE_PERCENT,
+            ReserveLevel::Reclaim => REPAIR_RESERVE_PERCENT,
+            ReserveLevel::Repair => 0,
+        };
+        Units(self.free.0.saturating_sub((self.total.0 * percent).div_ceil(100)))
+    }
+}
+
+struct PinState {
+    count: u32,
+    /// Places whose object was deleted while pinned.
+    deferred: Vec<(DiskIndex, u64)>,
+}
+
+#[derive(Default)]
+struct State {
+    disks: Vec<Option<DiskSpace>>,
+    pins: HashMap<ObjectId, PinState>,
+    /// Some while frees are frozen: the places that wait.
+    frozen: Option<Vec<(DiskIndex, u64)>>,
+    /// Deleted, not free yet.
+    pending_units: u64,
+    /// Written objects that no batch has named yet: their places stay held until put or abandoned.
+    uncommitted: HashMap<ObjectId, Vec<(DiskIndex, u64)>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    freed: Event,
+}
+
+/// Free space of all disks.
+#[derive(Clone, Default)]
+pub struct Space {
+    shared: Arc<Shared>,
+}
+
+/// A place held for a write in flight. Dropping it releases the place, unless a put made it used.
+pub struct Reservation {
+    shared: Arc<Shared>,
+    disk: DiskIndex,
+    start: u64,
+    units: u64,
+    /// False once the space holds the place under its object's id instead.
+    held: bool,
+}
+
+/// Keeps an object's places from being reused, though it may be deleted meanwhile [I3].
+pub struct Pin {
+    shared: Arc<Shared>,
+    object: ObjectId,
+}
+
+impl Space {
+    /// A space without disks.
+    pub fn new() -> Space {
+        Space::default()
+    }
+
+    /// Adds a member's data area, all free, with allocation groups of `group` units. Missing members
+    /// are added too, so that what they hold is right when they return. Panics if it is known already.
+    pub fn add_disk(&self, disk: DiskIndex, area: Units, group: Units) {
+        let mut state = self.shared.state.lock();
+        let index = disk.as_usize();
+        if state.disks.len() <= index {
+            state.disks.resize_with(index + 1, || None);
+        }
+        assert!(state.disks[index].is_none(), "a disk is added once");
+        state.disks[index] = Some(DiskSpace::new(area, group));
+    }
+
+    /// Holds `units` in one run on `disk`; None if there is no room for this level.
+    pub fn reserve(
+        &self,
+        disk: DiskIndex,
+        units: Units,
+        stream: Stream,
+        level: ReserveLevel,
+    ) -> Option<Reservation> {
+        let mut state = self.shared.state.lock();
+        let space = state.disks.get_mut(disk.as_usize())?.as_mut()?;
+        if room_of(space).free_for(level) < units {
+            return None;
+        }
+        let start = space.reserve(units.0, SizeClass::of(units, stream))?;
+        Some(Reservation { shared: self.shared.clone(), disk, start, units: units.0, held: true })
+    }
+
+    /// The object's places are used from now on: a batch that names it is durable, or replayed. For
+    /// a place told before nothing changes. Error `Damaged` if another object has part of a place;
+    /// the other places are taken all the same. Disks not added are passed over.
+    pub fn put(&self, record: &ObjectRecord) -> Result<(), FleetError> {
+        let mut state = self.shared.state.lock();
+        let units = record.shard_units();
+        let class = SizeClass::of(units, Stream::of(record.kind));
+        let mut good = true;
+        for place in record.places.iter().flatten() {
+            if let Some(space) = state.disk(place.disk) {
+                good &= space.commit(place.offset.0, units.0, class);
+            }
+        }
+        state.end_uncommitted(record.id);
+        drop(state);
+        damaged_unless(good, record)
+    }
+
+    /// The places of a written object stay held, under its id, until [`Space::put`] makes them used
+    /// or [`Space::abandon`] gives them up.
+    pub fn adopt(&self, object: ObjectId, reservations: Vec<Reservation>) {
+        let mut state = self.shared.state.lock();
+        let list = state.uncommitted.entry(object).or_default();
+        for mut reservation in reservations {
+            list.push((reservation.disk, reservation.start));
+            reservation.held = false;
+        }
+    }
+
+    /// The object will never be named by a batch: its places become free, where no write is still
+    /// in flight [R7]. Nothing happens if it was put, or never adopted.
+    pub fn abandon(&self, object: ObjectId) {
+        self.shared.state.lock().end_uncommitted(object);
+        self.shared.freed.notify();
+    }
+
+    /// The object was deleted by a durable batch: its places become free, once no pin [I3],
+    /// reservation [R7] or freeze [R4] holds them. Error `Damaged` if it was not there; the other
+    /// places are freed all the same.
+    pub fn delete(&self, record: &ObjectRecord) -> Result<(), FleetError> {
+        let mut state = self.shared.state.lock();
+        let units = record.shard_units();
+        let mut good = true;
+        for place in record.places.iter().flatten() {
+            good &= state.free_place(record.id, place.disk, place.offset.0, units.0);
+        }
+        drop(state);
+        self.shared.freed.notify();
+        damaged_unless(good, record)
+    }
+
+    /// A record of the same object replaces the old one [R20]: places only the new one has become
+    /// used, places only the old one has become free. Errors as for `put` and `delete`.
+    pub fn replace(&self, old: &ObjectRecord, new: &ObjectRecord) -> Result<(), FleetError> {
+        assert_eq!(old.id, new.id, "a record replaces one of the same object");
+        let same = old.shard_units() == new.shard_units();
+        let (mut gone, mut came) = (old.clone(), new.clone());
+        gone.places.retain(|place| !(same && new.places.contains(place)));
+        came.places.retain(|place| !(same && old.places.contains(place)));
+        self.put(&came).and(self.delete(&gone))
+    }
+
+    /// Keeps the object's places from being reused until the guard is dropped. Taken by readers
+    /// while the record they hold is still current (under the lock that guards the index).
+    pub fn pin(&self, object: ObjectId) -> Pin {
+        let mut state = self.shared.state.lock();
+        state
+            .pins
+            .entry(object)
+            .or_insert_with(|| PinState { count: 0, deferred: Vec::new() })
+            .count += 1;
+        Pin { shared: self.shared.clone(), object }
+    }
+
+    /// [R4] From now on (true) freed places wait; false lets those that waited become free.
+    pub fn freeze_frees(&self, freeze: bool) {
+        let mut state = self.shared.state.lock();
+        if freeze {
+            state.frozen.get_or_insert_default();
+            return;
+        }
+        for (disk, start) in state.frozen.take().unwrap_or_default() {
+            state.unhold_pending(disk, start);
+        }
+        drop(state);
+        self.shared.freed.notify();
+    }
+
+    /// Room of one disk; None if it was not added.
+    pub fn room(&self, disk: DiskIndex) -> Option<DiskRoom> {
+        self.shared.state.lock().disk(disk).map(|space| room_of(space))
+    }
+
+    /// Allocatable units of one disk, reserves included; 0 if it was not added.
+    pub fn free_units(&self, disk: DiskIndex) -> Units {
+        self.room(disk).map_or(Units(0), |room| room.free)
+    }
+
+    /// Deleted units that pins, freezes or writes in flight still hold: ENOSPC comes only after
+    /// waiting for these [R22].
+    pub fn pending_units(&self) -> Units {
+        Units(self.shared.state.lock().pending_units)
+    }
+
+    /// Notified when places may have become free.
+    pub fn freed(&self) -> &Event {
+        &self.shared.freed
+    }
+
+    /// True if each of `shards` distinct disks among `disks` has `units` left for this level. Counts
+    /// units, not runs: a disk whose free space is in splinters may refuse all the same.
+    pub fn placeable(
+        &self,
+        disks: &[DiskIndex],
+        shards: usize,
+        units: Units,
+        level: ReserveLevel,
+    ) -> bool {
+        let mut state = self.shared.state.lock();
+        let with_room = disks.iter().filter(|&&disk| {
+            state.disk(disk).is_some_and(|space| room_of(space).free_for(level) >= units)
+        });
+        with_room.count() >= shards
+    }
+
+    /// What puts and deletes told so far imply [R18]: of the groups that changed since the last
+    /// snapshot that took effect, or of all of them. To be followed by [`Space::snapshot_done`].
+    pub fn snapshot(&self, all: bool) -> Vec<DiskUsage> {
+        let mut state = self.shared.state.lock();
+        let disks = state.disks.iter_mut().enumerate();
+        disks
+            .filter_map(|(index, space)| {
+                Some(space.as_mut()?.snapshot(DiskIndex(index as u16), all))
+            })
+            .collect()
+    }
+
+    /// The last snapshot took effect with its checkpoint (`kept`), or will never: then the next
+    /// increment names its groups again.
+    pub fn snapshot_done(&self, kept: bool) {
+        let mut state = self.shared.state.lock();
+        state.disks.iter_mut().flatten().for_each(|space| space.snapshot_done(kept));
+    }
+
+    /// Takes over a snapshot, or an increment over what was loaded before; before anything else is
+    /// told. Error `Damaged` if a disk is unknown or of another size, or the runs make no sense.
+    pub fn load(&self, usage: &DiskUsage) -> Result<(), FleetError> {
+        let mut state = self.shared.state.lock();
+        let good = state.disk(usage.disk).is_some_and(|space| {
+            space.units() == usage.units.0 && usage.groups.iter().all(|group| space.load(group))
+        });
+        if good {
+            Ok(())
+        } else {
+            Err(FleetError::Damaged { what: "space snapshot", lsn: crate::base::Lsn(0) })
+        }
+    }
+
+    /// Asserts what must hold between the fields.
+    #[cfg(test)]
+    pub(crate) fn check_invariants(&self) {
+        let state = self.shared.state.lock();
+        state.disks.iter().flatten().for_each(DiskSpace::check_invariants);
+    }
+}
+
+impl State {
+    fn disk(&mut self, disk: DiskIndex) -> Option<&mut DiskSpace> {
+        self.disks.get_mut(disk.as_usize())?.as_mut()
+    }
+
+    fn end_uncommitted(&mut self, object: ObjectId) {
+        for (disk, start) in self.uncommitted.remove(&object).unwrap_or_default() {
+            self.disk(disk).expect("disks are never taken away from the space").unhold(start);
+        }
+    }
+
+    /// Ends the use of one place. False if it was not used.
+    fn free_place(&mut self, object: ObjectId, disk: DiskIndex, start: u64, units: u64) -> bool {
+        let Some(space) = self.disk(disk) else { return true };
+        if !space.uncommit(start, units) {
+            return false;
+        }
+        self.pending_units += units;
+        if let Some(pin) = self.pins.get_mut(&object) {
+            pin.deferred.push((disk, start));
+        } else {
+            self.free_or_freeze(disk, start);
+        }
+        true
+    }
+
+    fn free_or_freeze(&mut self, disk: DiskIndex, start: u64) {
+        match &mut self.frozen {
+            Some(frozen) => frozen.push((disk, start)),
+            None => self.unhold_pending(disk, start),
+        }
+    }
+
+    fn unhold_pending(&mut self, disk: DiskIndex, start: u64) {
+        let space = self.disk(disk).expect("disks are never taken away from the space");
+        let units = space.held_units(start);
+        space.unhold(start);
+        self.pending_units -= units;
+    }
+}
+
+impl Reservation {
+    /// On which disk.
+    pub fn disk(&self) -> DiskIndex {
+        self.disk
+    }
+
+    /// First unit: the shard header's.
+    pub fn offset(&self) -> Units {
+        Units(self.start)
+    }
+
+    /// How many units.
+    pub fn units(&self) -> Units {
+        Units(self.units)
+    }
+
+    /// A second hold on the same place, for a write in flight there [R7]: the place is free again
+    /// only after both were dropped.
+    pub fn again(&self) -> Reservation {
+        let mut state = self.shared.state.lock();
+        state.disk(self.disk).expect("disks are never taken away").hold_again(self.start);
+        Reservation {
+            shared: self.shared.clone(),
+            disk: self.disk,
+            start: self.start,
+            units: self.units,
+            held: true,
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if !self.held {
+            return;
+        }
+        let mut state = self.shared.state.lock();
+        let space = state.disk(self.disk).expect("disks are never taken away from the space");
+        let freed = space.unhold(self.start);
+        drop(state);
+        if freed {
+            self.shared.freed.notify();
+        }
+    }
+}
+
+impl std::fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reservation(disk {}, {}+{}u)", self.disk, self.start, self.units)
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock();
+        let pin = state.pins.get_mut(&self.object).expect("a pin is dropped once");
+        pin.count -= 1;
+        if pin.count > 0 {
+            return;
+        }
+        let deferred = state.pins.remove(&self.object).map_or(Vec::new(), |pin| pin.deferred);
+        let any = !deferred.is_empty();
+        for (disk, start) in deferred {
+            state.free_or_freeze(disk, start);
+        }
+        drop(state);
+        if any {
+            self.shared.freed.notify();
+        }
+    }
+}
+
+fn room_of(space: &DiskSpace) -> DiskRoom {
+    DiskRoom {
+        free: Units(space.free_units()),
+        used: Units(space.used_units()),
+        total: Units(space.units()),
+    }
+}
+
+fn damaged_unless(good: bool, record: &ObjectRecord) -> Result<(), FleetError> {
+    if good { Ok(()) } else { Err(FleetError::Damaged { what: "space", lsn: record.lsn }) }
+}
