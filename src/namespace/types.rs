@@ -2,25 +2,7 @@
 
 use crate::base::{Ino, WallTime};
 
-/// What an inode is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum FileKind {
-    /// A regular file.
-    File = 1,
-    /// A directory.
-    Directory = 2,
-    /// A symbolic link.
-    Symlink = 3,
-    /// A block device node.
-    BlockDevice = 4,
-    /// A character device node.
-    CharDevice = 5,
-    /// A named pipe.
-    Fifo = 6,
-    /// A socket.
-    Socket = 7,
-}
+pub use crate::format::FileKind;
 
 /// Attributes of an inode, as `stat` shows them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
