@@ -1,11 +1,355 @@
-//! Aligned buffers from one bounded pool.
+#![allow(unsafe_code)]
+//! Memory for disk I/O: aligned, counted, handed around without copying.
+//!
+//! * A [`Buffer`] is one run of memory aligned to 4 KiB, as O_DIRECT wants it. Its bytes are always
+//!   initialised (zeros, or whatever an earlier user of the pool left there).
+//! * A [`BufferPool`] bounds how much of it exists at once [R27]: `take` waits for room through the
+//!   `Wait` it was given. Dropped buffers are kept for the next taker, because fresh pages cost more
+//!   than the disk access they are for; what is kept counts, and goes first when room is short.
+//! * A [`Slice`] is a shared, read-only range of a buffer: one shard can be written to several disks.
+//!
+//! The disk owns a buffer from submit to completion, so no one can free memory that the kernel
+//! still writes to.
+//!
+//! No order among those who wait for room: in simulation they wait inside each other, and a queue
+//! of them would deadlock.
 
-/// Placeholder until the buffer pool lands.
-#[derive(Debug)]
-pub struct Buffer;
-/// Placeholder.
-#[derive(Debug)]
-pub struct Slice;
-/// Placeholder.
-#[derive(Debug)]
-pub struct BufferPool;
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+
+use crate::base::sync::{Arc, Mutex};
+use crate::base::units::round_up;
+use crate::base::{Event, KIB, UNIT_BYTES, Wait};
+
+/// Alignment of every buffer, in memory as on disk.
+const ALIGN: usize = UNIT_BYTES as usize;
+
+/// Memory of a buffer: allocated zeroed, freed on drop.
+struct Memory {
+    start: NonNull<u8>,
+    capacity: usize,
+}
+
+// SAFETY: `Memory` is the only owner of its allocation, like a `Box<[u8]>`.
+unsafe impl Send for Memory {}
+// SAFETY: shared access only reads, as for a `Box<[u8]>`.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    fn new(capacity: usize) -> Memory {
+        let layout = Memory::layout(capacity);
+        // SAFETY: alloc_zeroed requires a layout of non-zero size; `layout` asserts it.
+        let start = unsafe { alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => Memory { start, capacity },
+            None => handle_alloc_error(layout),
+        }
+    }
+
+    fn layout(capacity: usize) -> Layout {
+        assert!(capacity > 0, "a buffer holds at least one unit");
+        Layout::from_size_align(capacity, ALIGN).expect("4096 is a power of two, sizes are small")
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: dealloc requires the pointer from this allocator and the layout it was made with:
+        // `start` comes from `alloc_zeroed` with exactly this layout, and is dropped once.
+        unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.capacity)) }
+    }
+}
+
+/// Bytes for one disk access, aligned to 4 KiB in memory.
+pub struct Buffer {
+    /// None only inside `drop`.
+    memory: Option<Memory>,
+    bytes: usize,
+    pool: Option<Arc<Shared>>,
+}
+
+impl Buffer {
+    /// A buffer of its own, zeroed, that no pool counts: for tools and tests. `bytes` > 0.
+    pub fn zeroed(bytes: usize) -> Buffer {
+        let capacity = class_bytes(bytes);
+        Buffer { memory: Some(Memory::new(capacity)), bytes, pool: None }
+    }
+
+    /// Makes it end earlier. `bytes` must not exceed its length; the rest stays reserved.
+    pub fn truncate(&mut self, bytes: usize) {
+        assert!(bytes <= self.bytes, "a buffer cannot grow");
+        self.bytes = bytes;
+    }
+
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("memory leaves the buffer only in drop")
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        // SAFETY: from_raw_parts requires initialised, readable memory that is not written to
+        // meanwhile: it was allocated zeroed with capacity >= bytes, and &self excludes writers.
+        unsafe { std::slice::from_raw_parts(self.memory().start.as_ptr(), self.bytes) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `deref`; &mut self makes the access exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory().start.as_ptr(), self.bytes) }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.bytes)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let memory = self.memory.take().expect("memory leaves the buffer only in drop");
+        if let Some(pool) = self.pool.take() {
+            pool.give_back(memory);
+        }
+    }
+}
+
+/// A shared, read-only range of a buffer.
+#[derive(Clone)]
+pub struct Slice {
+    buffer: Arc<Buffer>,
+    range: Range<usize>,
+}
+
+impl Slice {
+    /// A copy of `bytes` in memory of its own, zero-padded to whole 4 KiB units; at least one unit.
+    pub fn copy_of(bytes: &[u8]) -> Slice {
+        let padded = round_up((bytes.len() as u64).max(1), UNIT_BYTES) as usize;
+        let mut buffer = Buffer::zeroed(padded);
+        buffer[..bytes.len()].copy_from_slice(bytes);
+        Slice::from(buffer)
+    }
+
+    /// A part of it, counted from its own start. Panics if `range` goes beyond its end. To be
+    /// written to a disk, a slice must start and end at multiples of 4 KiB of its buffer.
+    pub fn slice(&self, range: Range<usize>) -> Slice {
+        assert!(range.start <= range.end && range.end <= self.len(), "a slice lies inside its own");
+        let start = self.range.start;
+        Slice { buffer: self.buffer.clone(), range: start + range.start..start + range.end }
+    }
+}
+
+impl From<Buffer> for Slice {
+    fn from(buffer: Buffer) -> Slice {
+        let range = 0..buffer.len();
+        Slice { buffer: Arc::new(buffer), range }
+    }
+}
+
+impl Deref for Slice {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slice({:?} of {:?})", self.range, self.buffer)
+    }
+}
+
+#[derive(Default)]
+struct PoolState {
+    /// Capacity of the buffers that are out.
+    taken: u64,
+    /// Capacity of the memory kept for the next taker.
+    kept: u64,
+    /// Kept memory by capacity.
+    free: BTreeMap<usize, Vec<Memory>>,
+}
+
+struct Shared {
+    bytes_max: u64,
+    wait: Arc<dyn Wait>,
+    room: Event,
+    state: Mutex<PoolState>,
+}
+
+impl Shared {
+    fn give_back(&self, memory: Memory) {
+        {
+            let mut state = self.state.lock();
+            let capacity = memory.capacity;
+            state.taken = state
+                .taken
+                .checked_sub(capacity as u64)
+                .expect("what comes back was counted when it was taken");
+            state.kept += capacity as u64;
+            state.free.entry(capacity).or_default().push(memory);
+        }
+        self.room.notify();
+    }
+}
+
+/// All memory for disk I/O, bounded. Cloning shares it.
+#[derive(Clone)]
+pub struct BufferPool {
+    shared: Arc<Shared>,
+}
+
+impl BufferPool {
+    /// A pool of at most `bytes_max` bytes, whose takers wait through `wait`.
+    pub fn new(bytes_max: u64, wait: Arc<dyn Wait>) -> BufferPool {
+        assert!(bytes_max >= UNIT_BYTES, "a pool holds at least one unit");
+        let shared = Shared { bytes_max, wait, room: Event::new(), state: Mutex::default() };
+        BufferPool { shared: Arc::new(shared) }
+    }
+
+    /// A buffer of `bytes` (> 0, at most the pool's bound); waits for room. Its content is
+    /// unspecified. Hold no lock [R23], and take all you need for one step before starting it: who
+    /// waits for memory while holding some can deadlock with others that do the same.
+    pub fn take(&self, bytes: usize) -> Buffer {
+        assert!(class_bytes(bytes) as u64 <= self.shared.bytes_max, "more than the pool ever has");
+        let mut taken = None;
+        self.shared.wait.until(&self.shared.room, None, &mut || {
+            taken = self.try_take(bytes);
+            taken.is_some()
+        });
+        taken.expect("the wait has no deadline, so it ends with the buffer")
+    }
+
+    /// As `take`, filled with zeros.
+    pub fn take_zeroed(&self, bytes: usize) -> Buffer {
+        let mut buffer = self.take(bytes);
+        buffer.fill(0);
+        buffer
+    }
+
+    /// A buffer of `bytes` if there is room now. Its content is unspecified.
+    pub fn try_take(&self, bytes: usize) -> Option<Buffer> {
+        let capacity = class_bytes(bytes);
+        let mut evicted = Vec::new();
+        let memory = {
+            let mut state = self.shared.state.lock();
+            if state.taken + capacity as u64 > self.shared.bytes_max {
+                return None;
+            }
+            let reused = state.pop(capacity);
+            if reused.is_none() {
+                while state.taken + state.kept + capacity as u64 > self.shared.bytes_max {
+                    evicted.push(state.evict());
+                }
+            }
+            state.taken += capacity as u64;
+            reused
+        };
+        drop(evicted);
+        let memory = memory.unwrap_or_else(|| Memory::new(capacity));
+        Some(Buffer { memory: Some(memory), bytes, pool: Some(self.shared.clone()) })
+    }
+
+    /// Bytes that are out now.
+    pub fn taken_bytes(&self) -> u64 {
+        self.shared.state.lock().taken
+    }
+
+    /// The bound it was made with.
+    pub fn bytes_max(&self) -> u64 {
+        self.shared.bytes_max
+    }
+}
+
+impl PoolState {
+    fn pop(&mut self, capacity: usize) -> Option<Memory> {
+        let list = self.free.get_mut(&capacity)?;
+        let memory = list.pop()?;
+        if list.is_empty() {
+            self.free.remove(&capacity);
+        }
+        self.kept -= capacity as u64;
+        Some(memory)
+    }
+
+    /// Some kept memory, the largest kind first.
+    fn evict(&mut self) -> Memory {
+        let capacity = *self.free.keys().next_back().expect("called only while kept > 0");
+        self.pop(capacity).expect("empty lists are removed")
+    }
+}
+
+/// What a buffer of `bytes` really occupies: few sizes, so that kept memory is found again.
+fn class_bytes(bytes: usize) -> usize {
+    assert!(bytes > 0, "a buffer holds at least one byte");
+    let bytes = bytes as u64;
+    let step = if bytes <= 64 * KIB { UNIT_BYTES } else { 64 * KIB };
+    round_up(bytes, step) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::simulation::World;
+    use std::time::Duration;
+
+    #[test]
+    fn buffers_are_aligned_and_zeroed() {
+        for bytes in [1, 4096, 5000, 65536, 70000, 1 << 20] {
+            let buffer = Buffer::zeroed(bytes);
+            assert_eq!(buffer.len(), bytes);
+            assert_eq!(buffer.as_ptr() as usize % 4096, 0);
+            assert!(buffer.iter().all(|&byte| byte == 0));
+        }
+    }
+
+    #[test]
+    fn slices_share_one_buffer() {
+        let mut buffer = Buffer::zeroed(8192);
+        buffer[4096] = 7;
+        let slice = Slice::from(buffer);
+        let second = slice.slice(4096..8192);
+        drop(slice);
+        assert_eq!((second.len(), second[0]), (4096, 7));
+        assert_eq!(second.slice(1..3).len(), 2);
+        assert_eq!(Slice::copy_of(&[1, 2, 3]).len(), 4096);
+    }
+
+    #[test]
+    fn r27_the_pool_never_gives_more_than_its_bound() {
+        let world = World::new(1);
+        let pool = BufferPool::new(128 * KIB, world.clone());
+        let first = pool.try_take(64 * 1024).expect("there is room");
+        let second = pool.try_take(60 * 1024).expect("there is room");
+        assert!(pool.try_take(8192).is_none());
+        assert!(pool.try_take(4096).is_some());
+        drop(first);
+        assert_eq!(pool.taken_bytes(), 60 * 1024);
+        // 64 KiB are kept; a larger class must push them out.
+        let third = pool.try_take(65 * 1024);
+        assert!(third.is_none());
+        drop(second);
+        let third = pool.try_take(65 * 1024).expect("kept memory gives way");
+        assert_eq!(pool.taken_bytes(), 128 * KIB);
+        drop(third);
+        assert_eq!(pool.taken_bytes(), 0);
+    }
+
+    #[test]
+    fn a_taker_waits_until_room_comes_back() {
+        let world = World::new(1);
+        let pool = BufferPool::new(8192, world.clone());
+        let held = pool.take(8192);
+        world.schedule(Ticks::default() + Duration::from_millis(5), Box::new(move || drop(held)));
+        let buffer = pool.take_zeroed(4096);
+        assert_eq!(buffer.len(), 4096);
+        assert!(world.now() >= Ticks::default() + Duration::from_millis(5));
+    }
+
+    use crate::base::{Clock, Ticks};
+}

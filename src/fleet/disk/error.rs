@@ -22,3 +22,65 @@ pub enum DiskError {
     #[error("cancelled")]
     Cancelled,
 }
+
+/// Why a path could not be opened or examined as a disk.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Nothing is there.
+    #[error("{path}: there is no such device or file")]
+    NotFound {
+        /// As it was given.
+        path: String,
+    },
+    /// A directory, a socket, a character device.
+    #[error("{path}: neither a block device nor a regular file")]
+    NotADisk {
+        /// As it was given.
+        path: String,
+    },
+    /// No permission to open it.
+    #[error("{path}: permission denied; run as root, or make the device or file yours")]
+    Denied {
+        /// As it was given.
+        path: String,
+    },
+    /// Somebody else holds it exclusively: a mount, another daemon, device mapper, md.
+    #[error("{path}: in use by another mount or program")]
+    InUse {
+        /// As it was given.
+        path: String,
+    },
+    /// Reading or writing it failed, or gave fewer bytes than asked for.
+    #[error("{path}: cannot {action} at byte {offset}: {errno}")]
+    Io {
+        /// As it was given.
+        path: String,
+        /// `read`, `write`, `open`, ...
+        action: &'static str,
+        /// Where, 0 if it is about the whole.
+        offset: u64,
+        /// What the kernel said; 0 for a short transfer.
+        errno: Errno,
+    },
+    /// It did not answer in time.
+    #[error("{path}: no answer within {seconds} s; the disk may be hung")]
+    Late {
+        /// As it was given.
+        path: String,
+        /// How long we waited.
+        seconds: u64,
+    },
+}
+
+/// An error number of the kernel, kept for messages; nothing decides on it above this directory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Errno(pub i32);
+
+impl std::fmt::Display for Errno {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            0 => f.write_str("fewer bytes than asked for"),
+            number => std::io::Error::from_raw_os_error(number).fmt(f),
+        }
+    }
+}

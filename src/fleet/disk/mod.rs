@@ -23,14 +23,20 @@ use crate::base::{RequestId, Ticks};
 pub mod buffer;
 pub mod error;
 pub mod fan;
+mod host;
+pub mod meter;
 pub mod probe;
-pub mod queue;
+mod queue;
 pub mod sim;
 pub mod uring;
 
 pub use buffer::{Buffer, BufferPool, Slice};
-pub use error::DiskError;
-pub use fan::Fan;
+pub use error::{DiskError, ProbeError};
+pub use fan::{Fan, FanView};
+pub use meter::Calibration;
+pub use probe::{Probe, probe};
+pub use sim::SimDisk;
+pub use uring::{UringDisk, UringOptions};
 
 /// Why a request is made; decides its place in the host queue. Most urgent first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

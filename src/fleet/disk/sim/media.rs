@@ -1,0 +1,228 @@
+//! What is on a simulated disk, what is only in its cache, and what a crash makes of it.
+//!
+//! A write is *pending* from the moment the drive has it until it is certainly durable. A durable
+//! write, or a flush, moves pages from pending to durable; a durable page makes older pending
+//! versions of it void, because a drive does not destage an old version over a new one.
+
+use std::collections::VecDeque;
+
+use crate::base::Random;
+
+use super::image::{Image, PAGE, Page};
+use crate::base::sync::Arc;
+
+/// Writes tear at any of these [R6].
+const SECTOR: usize = 512;
+/// Sectors of a page.
+const SECTORS: usize = PAGE / SECTOR;
+
+#[derive(Clone)]
+struct Pending {
+    sequence: u64,
+    /// Number of its first page.
+    first: u64,
+    /// Its pages; None once durable, or made void by a newer durable version.
+    pages: Vec<Option<Page>>,
+    /// Order in which it completed; None while the drive has not answered (or failed it).
+    completed: Option<u64>,
+}
+
+/// See the head of this file.
+pub(super) struct Media {
+    live: Image,
+    durable: Image,
+    pending: VecDeque<Arc<Pending>>,
+    sequence: u64,
+    completions: u64,
+}
+
+impl Media {
+    pub fn new(image: Image) -> Media {
+        Media {
+            live: image.clone(),
+            durable: image,
+            pending: VecDeque::new(),
+            sequence: 0,
+            completions: 0,
+        }
+    }
+
+    pub fn live(&self) -> &Image {
+        &self.live
+    }
+
+    /// The drive received a write: from now on any part of it may survive a crash.
+    pub fn begin_write(&mut self, offset: u64, data: &[u8]) -> u64 {
+        self.sequence += 1;
+        let pages = data
+            .chunks_exact(PAGE)
+            .map(|page| Some(Page::new(page.try_into().expect("chunks are pages"))))
+            .collect();
+        let first = offset / PAGE as u64;
+        let pending = Pending { sequence: self.sequence, first, pages, completed: None };
+        self.pending.push_back(Arc::new(pending));
+        self.sequence
+    }
+
+    /// The write never reached the medium and never will.
+    pub fn cancel_write(&mut self, sequence: u64) {
+        self.pending.retain(|pending| pending.sequence != sequence);
+    }
+
+    /// The write failed: parts of it may survive a crash, reads see none of it.
+    pub fn abandon_write(&mut self, sequence: u64) {
+        assert!(self.find(sequence).is_some(), "a write that fails was begun");
+    }
+
+    /// The write is complete: reads see it, and if `durable` it survives.
+    pub fn end_write(&mut self, sequence: u64, durable: bool) {
+        let index = self.find(sequence).expect("a write that completes was begun");
+        self.completions += 1;
+        let completed = self.completions;
+        let pending = Arc::make_mut(&mut self.pending[index]);
+        pending.completed = Some(completed);
+        let (first, pages) = (pending.first, pending.pages.clone());
+        for (page, number) in pages.iter().zip(first..) {
+            if let Some(page) = page {
+                self.live.set_page(number, page.clone());
+            }
+        }
+        if durable {
+            self.make_durable(index);
+        }
+        self.drop_void();
+    }
+
+    /// All writes that complete from now on have a number of at least this.
+    pub fn next_sequence(&self) -> u64 {
+        self.completions + 1
+    }
+
+    /// Makes durable what completed before number `covers` [R8].
+    pub fn flush(&mut self, covers: u64) {
+        let mut order: Vec<(u64, u64)> = self
+            .pending
+            .iter()
+            .filter_map(|pending| Some((pending.completed?, pending.sequence)))
+            .filter(|&(completed, _)| completed < covers)
+            .collect();
+        order.sort_unstable();
+        for (_, sequence) in order {
+            let index = self.find(sequence).expect("flushing removes nothing else");
+            self.make_durable(index);
+        }
+        self.drop_void();
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let Media { live, durable, pending, .. } = self;
+        let pending = pending.iter().cloned().collect();
+        Snapshot { live: live.clone(), durable: durable.clone(), pending }
+    }
+
+    /// Turns a bit over wherever this byte is kept.
+    pub fn flip_bit(&mut self, offset: u64, bit: u8) {
+        self.live.flip_bit(offset, bit);
+        self.durable.flip_bit(offset, bit);
+    }
+
+    fn find(&self, sequence: u64) -> Option<usize> {
+        self.pending.iter().position(|pending| pending.sequence == sequence)
+    }
+
+    fn make_durable(&mut self, index: usize) {
+        let pages = Arc::make_mut(&mut self.pending[index]);
+        let completed = pages.completed.expect("only completed writes become durable");
+        let first = pages.first;
+        let pages = std::mem::take(&mut pages.pages);
+        for (page, number) in pages.into_iter().zip(first..) {
+            let Some(page) = page else { continue };
+            self.durable.set_page(number, page);
+            for older in &mut self.pending {
+                let older_completed = older.completed.is_some_and(|at| at < completed);
+                let inside = number.checked_sub(older.first).map(|at| at as usize);
+                let Some(at) = inside.filter(|&at| at < older.pages.len()) else { continue };
+                if older_completed && older.pages[at].is_some() {
+                    Arc::make_mut(older).pages[at] = None;
+                }
+            }
+        }
+    }
+
+    fn drop_void(&mut self) {
+        self.pending.retain(|pending| pending.pages.iter().any(Option::is_some));
+    }
+}
+
+/// A disk at one moment: what reads return, what certainly survives, and what may.
+#[derive(Clone)]
+pub struct Snapshot {
+    live: Image,
+    durable: Image,
+    pending: Vec<Arc<Pending>>,
+}
+
+impl Snapshot {
+    /// What reads return: the disk after its power was never lost.
+    pub fn live(&self) -> &Image {
+        &self.live
+    }
+
+    /// What certainly survives: the disk after a crash that lost all it may lose.
+    pub fn durable(&self) -> &Image {
+        &self.durable
+    }
+
+    /// Writes that a crash may lose, tear or keep.
+    pub fn pending_writes(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What a crash at this moment leaves, by `random`'s choice: all that is durable, and of each
+    /// other write everything, nothing, a beginning, or any of its 512 B sectors. Newer writes may
+    /// survive where older ones do not.
+    pub fn crash_image(&self, random: &mut Random) -> Image {
+        let mut image = self.durable.clone();
+        // Some crashes come right after a destage, some find the whole cache unwritten.
+        let mood = random.below(4);
+        for pending in &self.pending {
+            let sectors = (pending.pages.len() * SECTORS) as u64;
+            let kept = match (mood, random.below(4)) {
+                (0, _) | (_, 0) => Kept::None,
+                (1, _) | (_, 1) => Kept::All,
+                (_, 2) => Kept::First(random.below(sectors + 1)),
+                _ => Kept::Some,
+            };
+            keep(&mut image, pending, kept, random);
+        }
+        image
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kept {
+    All,
+    None,
+    /// This many sectors from its start.
+    First(u64),
+    /// Each sector by itself.
+    Some,
+}
+
+fn keep(image: &mut Image, pending: &Pending, kept: Kept, random: &mut Random) {
+    for (index, page) in pending.pages.iter().enumerate() {
+        let Some(page) = page else { continue };
+        for sector in 0..SECTORS {
+            let keep = match kept {
+                Kept::All => true,
+                Kept::None => false,
+                Kept::First(count) => ((index * SECTORS + sector) as u64) < count,
+                Kept::Some => random.one_in(2),
+            };
+            if keep {
+                let at = (pending.first + index as u64) * PAGE as u64 + (sector * SECTOR) as u64;
+                image.write(at, &page[sector * SECTOR..(sector + 1) * SECTOR]);
+            }
+        }
+    }
+}
