@@ -1,10 +1,13 @@
 //! Room 3, `fleet`: shards on disks. Objects, journal, checkpoint, placement, heat, codec, disks.
 
+pub mod capacity;
 pub mod disk;
 pub mod error;
+pub mod geometry;
 pub mod heat;
 pub mod members;
 pub mod object;
+pub mod placement;
 pub mod reports;
 pub mod space;
 
