@@ -11,7 +11,7 @@ use super::reports::{FailReason, Report, Reports};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, RwLock};
 use crate::base::{DiskIndex, DiskUuid, Event, PoolUuid};
-use crate::format::Redundancy;
+use crate::format::{DiskLayout, Redundancy};
 
 /// Whether a member takes requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +31,8 @@ pub struct Member {
     pub index: DiskIndex,
     /// Its identity.
     pub uuid: DiskUuid,
+    /// Where everything is on it.
+    pub layout: DiskLayout,
     /// Whether it takes requests.
     pub state: MemberState,
     /// The open disk; Some if active.
@@ -143,6 +145,11 @@ impl Members {
         let table = self.table.read();
         let member = table.members.get(disk.as_usize())?.as_ref()?;
         member.handle.clone().filter(|_| member.state == MemberState::Active)
+    }
+
+    /// Where everything is on a member's disk.
+    pub fn layout(&self, disk: DiskIndex) -> Option<DiskLayout> {
+        Some(self.table.read().members.get(disk.as_usize())?.as_ref()?.layout)
     }
 
     /// A member's identity.

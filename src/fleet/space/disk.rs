@@ -16,9 +16,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use super::SizeClass;
 use super::runs::{Run, Runs};
-use super::{DiskUsage, GroupUsage, SizeClass};
 use crate::base::{DiskIndex, Units};
+use crate::format::{GroupState, space_snapshot};
 
 /// A place that is not allocatable for a reason besides being used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -349,7 +350,7 @@ impl DiskSpace {
 
     /// Used units per group: of the groups that changed since the last snapshot that took effect,
     /// or of all. [R18] What is only held is not in it.
-    pub(super) fn snapshot(&mut self, disk: DiskIndex, all: bool) -> DiskUsage {
+    pub(super) fn snapshot(&mut self, disk: DiskIndex, all: bool, out: &mut Vec<GroupState>) {
         let changed = std::mem::take(&mut self.dirty);
         let mut held: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
         for (&start, hold) in self.holds.iter().filter(|(_, hold)| !hold.used) {
@@ -363,25 +364,23 @@ impl DiskSpace {
             changed.union(&self.in_snapshot).copied().collect()
         };
         self.in_snapshot.extend(changed);
-        let groups = wanted
-            .iter()
-            .map(|&index| {
-                let whole = self.units_of(index);
-                let (class, mut unused) = match self.groups.get(&index) {
-                    Some(group) => (Some(group.class), group.free.clone()),
-                    None => (None, Runs::whole(whole)),
-                };
-                for run in held.get(&index).into_iter().flatten() {
-                    unused.insert(run.start, run.length);
-                }
-                let used = unused.complement(whole);
-                let used: Vec<(u32, u32)> =
-                    used.as_slice().iter().map(|run| (run.start, run.length)).collect();
-                GroupUsage { group: index, class: class.filter(|_| !used.is_empty()), used }
-            })
-            .filter(|usage| !all || !usage.used.is_empty())
-            .collect();
-        DiskUsage { disk, units: Units(self.units), groups }
+        for index in wanted {
+            let whole = self.units_of(index);
+            let (class, mut unused) = match self.groups.get(&index) {
+                Some(group) => (group.class as u8, group.free.clone()),
+                None => (0, Runs::whole(whole)),
+            };
+            for run in held.get(&index).into_iter().flatten() {
+                unused.insert(run.start, run.length);
+            }
+            let used = unused.complement(whole);
+            let as_saved = |run: &Run| space_snapshot::Run { start: run.start, units: run.length };
+            let runs: Vec<space_snapshot::Run> = used.as_slice().iter().map(as_saved).collect();
+            if !(all && runs.is_empty()) {
+                let class = if runs.is_empty() { 0 } else { class };
+                out.push(GroupState { disk, group: index, class, runs });
+            }
+        }
     }
 
     /// The last snapshot took effect (`kept`), or was not written.
@@ -394,32 +393,32 @@ impl DiskSpace {
 
     /// Takes over one group's used runs from a snapshot. Nothing may be held or used there yet, but
     /// by an older increment, which this one replaces. False if the runs make no sense.
-    pub(super) fn load(&mut self, usage: &GroupUsage) -> bool {
-        if usage.group >= self.group_count() || !self.holds.is_empty() {
+    pub(super) fn load(&mut self, saved: &GroupState) -> bool {
+        if saved.group >= self.group_count() || !self.holds.is_empty() {
             return false;
         }
-        let whole = self.units_of(usage.group);
+        let whole = self.units_of(saved.group);
         let mut free = Runs::whole(whole);
-        for &(start, length) in &usage.used {
-            let inside = length > 0 && start.checked_add(length).is_some_and(|end| end <= whole);
-            if !inside || !free.contains(start, length) {
+        for &space_snapshot::Run { start, units } in &saved.runs {
+            let inside = units > 0 && start.checked_add(units).is_some_and(|end| end <= whole);
+            if !inside || !free.contains(start, units) {
                 return false;
             }
-            free.remove(start, length);
+            free.remove(start, units);
         }
-        if let Some(old) = self.groups.remove(&usage.group) {
+        if let Some(old) = self.groups.remove(&saved.group) {
             let used: u64 = sum(&old.free.complement(whole));
-            self.open[old.class.index()].remove(&usage.group);
+            self.open[old.class.index()].remove(&saved.group);
             self.used_units -= used;
             self.free_units += used;
         }
         let used = u64::from(whole) - sum(&free);
         if used > 0 {
-            let class = usage.class.unwrap_or(SizeClass::Large);
+            let class = SizeClass::from_u8(saved.class).unwrap_or(SizeClass::Large);
             if !free.is_empty() {
-                self.open[class.index()].insert(usage.group);
+                self.open[class.index()].insert(saved.group);
             }
-            self.groups.insert(usage.group, Group { class, free });
+            self.groups.insert(saved.group, Group { class, free });
             self.used_units += used;
             self.free_units -= used;
         }

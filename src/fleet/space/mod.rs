@@ -17,8 +17,8 @@ use std::collections::HashMap;
 use self::disk::DiskSpace;
 use super::error::FleetError;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{DiskIndex, Event, ObjectId, Units};
-use crate::format::{ObjectKind, ObjectRecord};
+use crate::base::{DiskIndex, Event, Lsn, ObjectId, Units};
+use crate::format::{GroupState, ObjectKind, ObjectRecord};
 
 mod disk;
 mod runs;
@@ -98,28 +98,6 @@ pub enum ReserveLevel {
     Reclaim,
     /// May take the last unit.
     Repair,
-}
-
-/// What one disk's committed objects use, as a snapshot tells it [R18].
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DiskUsage {
-    /// Which disk.
-    pub disk: DiskIndex,
-    /// Units of its data area.
-    pub units: Units,
-    /// Per group, ascending; groups not named are unchanged (an increment) or free (all).
-    pub groups: Vec<GroupUsage>,
-}
-
-/// What is used in one allocation group.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct GroupUsage {
-    /// Number of the group on its disk.
-    pub group: u32,
-    /// What it serves; None if it is free.
-    pub class: Option<SizeClass>,
-    /// Runs of used units: start inside the group and length, ascending, not touching.
-    pub used: Vec<(u32, u32)>,
 }
 
 /// Free, used and total units of one disk.
@@ -351,16 +329,18 @@ impl Space {
         with_room.count() >= shards
     }
 
-    /// What puts and deletes told so far imply [R18]: of the groups that changed since the last
-    /// snapshot that took effect, or of all of them. To be followed by [`Space::snapshot_done`].
-    pub fn snapshot(&self, all: bool) -> Vec<DiskUsage> {
+    /// What puts and deletes told so far imply [R18]: of all groups (those not named are empty), or
+    /// of those that changed since the last snapshot that took effect. To be followed by
+    /// [`Space::snapshot_done`].
+    pub fn snapshot(&self, all: bool) -> Vec<GroupState> {
         let mut state = self.shared.state.lock();
-        let disks = state.disks.iter_mut().enumerate();
-        disks
-            .filter_map(|(index, space)| {
-                Some(space.as_mut()?.snapshot(DiskIndex(index as u16), all))
-            })
-            .collect()
+        let mut groups = Vec::new();
+        for (index, space) in state.disks.iter_mut().enumerate() {
+            if let Some(space) = space {
+                space.snapshot(DiskIndex(index as u16), all, &mut groups);
+            }
+        }
+        groups
     }
 
     /// The last snapshot took effect with its checkpoint (`kept`), or will never: then the next
@@ -370,18 +350,16 @@ impl Space {
         state.disks.iter_mut().flatten().for_each(|space| space.snapshot_done(kept));
     }
 
-    /// Takes over a snapshot, or an increment over what was loaded before; before anything else is
-    /// told. Error `Damaged` if a disk is unknown or of another size, or the runs make no sense.
-    pub fn load(&self, usage: &DiskUsage) -> Result<(), FleetError> {
+    /// Takes over a snapshot's groups, or an increment's over what was loaded before; before
+    /// anything else is told. Error `Damaged` if a disk or group is unknown, or runs make no sense.
+    pub fn load(&self, groups: &[GroupState]) -> Result<(), FleetError> {
         let mut state = self.shared.state.lock();
-        let good = state.disk(usage.disk).is_some_and(|space| {
-            space.units() == usage.units.0 && usage.groups.iter().all(|group| space.load(group))
-        });
-        if good {
-            Ok(())
-        } else {
-            Err(FleetError::Damaged { what: "space snapshot", lsn: crate::base::Lsn(0) })
+        for group in groups {
+            if !state.disk(group.disk).is_some_and(|space| space.load(group)) {
+                return Err(FleetError::Damaged { what: "space snapshot", lsn: Lsn(0) });
+            }
         }
+        Ok(())
     }
 
     /// Asserts what must hold between the fields.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::base::{Lsn, Random};
+use crate::format::space_snapshot::Run;
 use crate::format::{Place, Redundancy};
 
 const DISK: DiskIndex = DiskIndex(0);
@@ -84,14 +85,14 @@ impl Model {
     }
 }
 
-fn runs_of(usages: &[DiskUsage], disk: usize, group: u64) -> Vec<(u64, u64)> {
+fn runs_of(groups: &[GroupState], disk: u16, group_units: u64) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
-    for usage in &usages[disk].groups {
-        for &(start, length) in &usage.used {
-            let start = u64::from(usage.group) * group + u64::from(start);
+    for group in groups.iter().filter(|group| group.disk == DiskIndex(disk)) {
+        for run in &group.runs {
+            let start = u64::from(group.group) * group_units + u64::from(run.start);
             match runs.last_mut() {
-                Some((at, long)) if *at + *long == start => *long += u64::from(length),
-                _ => runs.push((start, u64::from(length))),
+                Some((at, long)) if *at + *long == start => *long += u64::from(run.units),
+                _ => runs.push((start, u64::from(run.units))),
             }
         }
     }
@@ -99,13 +100,13 @@ fn runs_of(usages: &[DiskUsage], disk: usize, group: u64) -> Vec<(u64, u64)> {
 }
 
 /// Applies an increment to a list of groups, as a mount that loads base and increments.
-fn load_all(loads: &[Vec<DiskUsage>], sizes: [(u64, u64); 2]) -> Space {
+fn load_all(loads: &[Vec<GroupState>], sizes: [(u64, u64); 2]) -> Space {
     let space = Space::new();
     for (index, (units, group)) in sizes.iter().enumerate() {
         space.add_disk(DiskIndex(index as u16), Units(*units), Units(*group));
     }
-    for usage in loads.iter().flatten() {
-        space.load(usage).expect("what was snapshotted loads");
+    for groups in loads {
+        space.load(groups).expect("what was snapshotted loads");
     }
     space.check_invariants();
     space
@@ -267,7 +268,7 @@ fn run_against_the_model(seed: u64) {
                         let loaded = load_all(&loads, sizes);
                         for disk in 0..2 {
                             let want = model.used_runs(disk);
-                            let got = runs_of(&loaded.snapshot(true), disk, sizes[disk].1);
+                            let got = runs_of(&loaded.snapshot(true), disk as u16, sizes[disk].1);
                             assert_eq!(got, want, "[R18] exactly what puts and deletes imply");
                         }
                     }
@@ -382,15 +383,15 @@ fn nonsense_is_an_error_not_a_panic() {
     assert!(space.put(&record(3, &[(0, u64::MAX)], 4096 * 9)).is_err());
     assert!(space.put(&record(4, &[(9, 0)], 4096 * 9)).is_ok(), "a disk that is not ours");
     assert!(space.delete(&record(5, &[(0, 500)], 4096 * 9)).is_err(), "never put");
-    let usage = |group, used: &[(u32, u32)]| DiskUsage {
-        disk: DISK,
-        units: Units(1000),
-        groups: vec![GroupUsage { group, class: None, used: used.to_vec() }],
+    let loads = |disk, group, used: &[(u32, u32)]| {
+        let runs = used.iter().map(|&(start, units)| Run { start, units }).collect();
+        space.load(&[GroupState { disk: DiskIndex(disk), group, class: 0, runs }])
     };
-    assert!(space.load(&usage(10, &[(0, 1)])).is_err(), "no such group");
-    assert!(space.load(&usage(1, &[(90, 20)])).is_err(), "beyond the group");
-    assert!(space.load(&usage(1, &[(u32::MAX, 20)])).is_err());
-    assert!(space.load(&usage(1, &[(0, 20), (10, 20)])).is_err(), "overlapping runs");
+    assert!(loads(0, 10, &[(0, 1)]).is_err(), "no such group");
+    assert!(loads(1, 1, &[(0, 1)]).is_err(), "no such disk");
+    assert!(loads(0, 1, &[(90, 20)]).is_err(), "beyond the group");
+    assert!(loads(0, 1, &[(u32::MAX, 20)]).is_err());
+    assert!(loads(0, 1, &[(0, 20), (10, 20)]).is_err(), "overlapping runs");
     space.check_invariants();
 }
 
@@ -420,5 +421,5 @@ fn a_15_tb_disk_costs_little_until_it_is_touched() {
         held.push(space.reserve(disk, Units(513), Stream::Data, ReserveLevel::User));
     }
     assert!(held.iter().all(Option::is_some));
-    assert!(space.snapshot(true).iter().all(|usage| usage.groups.is_empty()));
+    assert!(space.snapshot(true).is_empty());
 }
