@@ -1,6 +1,7 @@
 //! Room 3, `fleet`: shards on disks. Objects, journal, checkpoint, placement, heat, codec, disks.
 
 pub mod capacity;
+pub mod codec;
 pub mod disk;
 pub mod error;
 pub mod geometry;
@@ -11,6 +12,7 @@ pub mod placement;
 pub mod reports;
 pub mod space;
 
+pub use codec::Codec;
 pub use error::FleetError;
 pub use heat::Heat;
 pub use members::{Member, MemberState, Members};
