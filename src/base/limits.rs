@@ -86,5 +86,8 @@ pub const READ_DEADLINE_MS: u64 = 2_000;
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
 /// How long a flush may take before the disk counts as late: a drive may have to drain its cache.
 pub const FLUSH_DEADLINE_MS: u64 = 10_000;
+/// How long a batch waits for a log disk before another takes its copy, and the disk leaves the
+/// rotation [R11]: several rotations and a drained cache of 8 MiB, but less than people notice twice.
+pub const JOURNAL_LATE_MS: u64 = 2_000;
 /// How long mounting waits for members that are not there yet, by default.
 pub const MEMBERS_WAIT_SECONDS: u64 = 30;

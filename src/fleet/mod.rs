@@ -1,21 +1,29 @@
 //! Room 3, `fleet`: shards on disks. Objects, journal, checkpoint, placement, heat, codec, disks.
 
+pub mod access;
 pub mod capacity;
 pub mod codec;
+pub mod checkpoint;
 pub mod disk;
 pub mod error;
 pub mod geometry;
 pub mod heat;
+pub mod journal;
 pub mod members;
 pub mod object;
 pub mod placement;
+pub mod quorum;
 pub mod reports;
 pub mod space;
 
 pub use codec::Codec;
+pub use access::Access;
+pub use checkpoint::{Checkpoint, FoundRoot, choose_root, read_roots};
 pub use error::FleetError;
 pub use heat::Heat;
+pub use journal::{Journal, JournalContext, Level, Mark, Replay, ReplayFrom, replay};
 pub use members::{Member, MemberState, Members};
 pub use object::{ChecksumSource, ObjectContext, ObjectStore, StoredObject, WriteObject};
+pub use quorum::{Quorum, RecordMembers};
 pub use reports::{FailReason, Report, Reports};
 pub use space::{Pin, Reservation, ReserveLevel, Space, Stream};

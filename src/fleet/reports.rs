@@ -57,6 +57,10 @@ pub enum Report {
         /// Which.
         disk: DiskIndex,
     },
+    /// Too few disks take the journal: nothing is acknowledged until they do [R11].
+    Suspended,
+    /// Enough disks take the journal again.
+    Resumed,
     /// A shard, or a cell of it, was unreadable or did not match its checksum [I4].
     BadShard {
         /// Whose.

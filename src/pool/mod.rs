@@ -1,1 +1,3 @@
 //! Room `pool`.
+
+pub mod threads;

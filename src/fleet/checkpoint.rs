@@ -1,0 +1,222 @@
+//! Roots in the two slots of every disk [R9].
+//!
+//! Steps of writing a root, and what a crash after each leaves:
+//!
+//! 1. A slot is chosen on every active disk: never the one with the disk's copy of the last *effective*
+//!    root, never one with an unreaped write [R7]. Nothing on disk.
+//! 2. The root is written durably to all of them at once. A crash leaves it on any subset, each copy
+//!    whole or torn. A mount may find it on one disk and choose it, so what an *attempted* root names
+//!    must stay until a later one is effective; and every disk still has its copy of the root before.
+//! 3. min(active, m+1) copies are durable, and the survivors' labels know who failed [R1, R2]: it is
+//!    effective. Only now may the caller trim the ring, free what only older roots name, and only now
+//!    may its predecessor's copies be overwritten.
+//!
+//! Choosing: the highest (epoch, sequence) among the roots that verify, in place, on any member.
+//! Whatever was effective is on m+1 members, so a mount with all but m of them sees it or a later one.
+
+use std::collections::BTreeMap;
+
+use crate::base::limits::ROOT_BYTES_MAX;
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{DiskIndex, Epoch};
+use crate::format::layout::SLOTS;
+use crate::format::root::{RawRoot, Root};
+
+use super::access::{Access, Miss, ReadAt, WriteAt};
+use super::disk::{Class, DiskError, Slice};
+use super::error::FleetError;
+use super::members::Members;
+use super::quorum::Quorum;
+use super::reports::FailReason;
+
+/// A root that was found, where it belongs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundRoot {
+    /// On which member.
+    pub disk: DiskIndex,
+    /// In which slot.
+    pub slot: usize,
+    /// What it says.
+    pub root: Root,
+}
+
+/// Order of roots: a later epoch first of all.
+type Key = (Epoch, u64);
+
+fn key(root: &Root) -> Key {
+    (root.epoch, root.sequence)
+}
+
+/// Reads both slots of every active member. What does not verify (rotten, torn, of another pool, disk
+/// or slot) is not there; a disk that does not answer has none.
+pub fn read_roots(access: &Access, members: &Members) -> Vec<FoundRoot> {
+    let mut places = Vec::new();
+    let mut reads = Vec::new();
+    for member in members.all() {
+        let Some(disk) = members.handle(member.index) else { continue };
+        for slot in 0..SLOTS {
+            let offset = member.layout.slot_offset(slot);
+            reads.push(ReadAt { disk: disk.clone(), offset, bytes: ROOT_BYTES_MAX as usize });
+            places.push((member.index, member.uuid, slot, offset));
+        }
+    }
+    let mut found = Vec::new();
+    for ((disk, uuid, slot, offset), read) in
+        places.into_iter().zip(access.read(Class::Foreground, &reads))
+    {
+        let Ok(bytes) = read else { continue };
+        let root =
+            RawRoot::decode(&bytes, offset).and_then(|r| r.verify(members.pool(), uuid, slot));
+        match root {
+            Ok(root) => found.push(FoundRoot { disk, slot, root }),
+            Err(error) => log::debug!("disk {disk}, slot {slot}: {error}"),
+        }
+    }
+    found
+}
+
+/// The root to go on from: the highest (epoch, sequence). None if there is none. `Damaged` if two
+/// roots of the same rank differ: that is a split brain, never merged [R2].
+pub fn choose_root(found: &[FoundRoot]) -> Result<Option<&Root>, FleetError> {
+    let Some(best) = found.iter().map(|found| &found.root).max_by_key(|root| key(root)) else {
+        return Ok(None);
+    };
+    let twin = |found: &&FoundRoot| key(&found.root) == key(best) && found.root != *best;
+    match found.iter().find(twin) {
+        Some(_) => Err(FleetError::Damaged { what: "checkpoint root", lsn: best.replay_lsn }),
+        None => Ok(Some(best)),
+    }
+}
+
+#[derive(Clone, Default)]
+struct Slot {
+    /// What was last written there, whole or not.
+    key: Option<Key>,
+    /// More than one reference: a write was not reaped [R7].
+    hold: Arc<()>,
+}
+
+impl Slot {
+    fn is_busy(&self) -> bool {
+        Arc::strong_count(&self.hold) > 1
+    }
+}
+
+struct State {
+    slots: BTreeMap<DiskIndex, [Slot; SLOTS]>,
+    effective: Option<Key>,
+    /// The highest ever tried, effective or not.
+    attempted: Option<Key>,
+    busy: bool,
+}
+
+/// Writes roots.
+pub struct Checkpoint {
+    access: Access,
+    quorum: Arc<Quorum>,
+    state: Mutex<State>,
+}
+
+impl Checkpoint {
+    /// A writer that knows what is in the slots. `chosen`: the root the mount went on from, whose
+    /// copies count as effective: each disk keeps its copy until a later root is.
+    pub fn open(
+        access: Access,
+        quorum: Arc<Quorum>,
+        found: &[FoundRoot],
+        chosen: Option<&Root>,
+    ) -> Checkpoint {
+        let mut slots: BTreeMap<DiskIndex, [Slot; SLOTS]> = BTreeMap::new();
+        for found in found {
+            let of_disk = slots.entry(found.disk).or_default();
+            of_disk[found.slot].key = Some(key(&found.root));
+        }
+        let attempted = found.iter().map(|found| key(&found.root)).max();
+        let state = State { slots, effective: chosen.map(key), attempted, busy: false };
+        Checkpoint { access, quorum, state: Mutex::new(state) }
+    }
+
+    /// Writes a root to every active member; Ok when it is effective. One caller at a time; waits;
+    /// hold no lock. The root ranks above every root attempted before (epoch, then sequence).
+    ///
+    /// An error means that it is not effective, but a mount may still find and choose it: what it
+    /// names stays until a later root is effective, and the next attempt has a higher sequence.
+    /// `TooFewDisks`: too few took it in time. `Damaged`: it is larger than 64 KiB; merge its chains.
+    pub fn write_root(&self, root: &Root) -> Result<(), FleetError> {
+        let need = self.quorum.need()?;
+        let (disks, places) = self.plan(root)?;
+        let results = self.access.write_durably(Class::Flush, &places, need);
+        let mut written = Vec::new();
+        for (disk, result) in disks.into_iter().zip(results) {
+            match result {
+                Ok(()) => written.push(disk),
+                Err(Miss::Late) => self.quorum.members().late(disk),
+                Err(Miss::Failed(DiskError::HostFull)) => {}
+                Err(Miss::Failed(error)) => {
+                    self.quorum.members().fail(disk, FailReason::of_write(error));
+                }
+            }
+        }
+        let result = self.settle(&written);
+        let mut state = self.state.lock();
+        state.busy = false;
+        if result.is_ok() {
+            state.effective = Some(key(root));
+        }
+        result
+    }
+
+    /// The last root that took effect, as (epoch, sequence).
+    pub fn effective(&self) -> Option<(Epoch, u64)> {
+        self.state.lock().effective
+    }
+
+    /// Step 3: enough copies on disks that are still active, and the labels know of the others.
+    fn settle(&self, written: &[DiskIndex]) -> Result<(), FleetError> {
+        loop {
+            let need = self.quorum.need()?;
+            let active = self.quorum.members().active();
+            let have = written.iter().filter(|disk| active.contains(disk)).count();
+            if have < need {
+                return Err(FleetError::TooFewDisks { have, need });
+            }
+            if self.quorum.is_recorded() {
+                return Ok(());
+            }
+            self.quorum.record()?;
+        }
+    }
+
+    /// Step 1: which slot of which disk, with its bytes.
+    fn plan(&self, root: &Root) -> Result<(Vec<DiskIndex>, Vec<WriteAt>), FleetError> {
+        let members = self.quorum.members();
+        let mut state = self.state.lock();
+        assert!(!state.busy, "one root is written at a time");
+        assert!(state.attempted < Some(key(root)), "roots are written in ascending order");
+        let effective = state.effective;
+        let (mut disks, mut places) = (Vec::new(), Vec::new());
+        for member in members.all() {
+            let Some(disk) = members.handle(member.index) else { continue };
+            let slots = state.slots.entry(member.index).or_default();
+            let free = (0..SLOTS).filter(|&slot| {
+                !slots[slot].is_busy()
+                    && (slots[slot].key.is_none() || slots[slot].key != effective)
+            });
+            let Some(slot) = free.min_by_key(|&slot| slots[slot].key) else { continue };
+            let Ok(bytes) = root.encode(member.uuid, slot) else {
+                return Err(FleetError::Damaged { what: "checkpoint root", lsn: root.replay_lsn });
+            };
+            slots[slot].key = Some(key(root));
+            disks.push(member.index);
+            places.push(WriteAt {
+                disk,
+                offset: member.layout.slot_offset(slot),
+                data: Slice::copy_of(&bytes),
+                hold: slots[slot].hold.clone(),
+            });
+        }
+        state.busy = true;
+        state.attempted = Some(key(root));
+        Ok((disks, places))
+    }
+}

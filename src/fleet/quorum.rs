@@ -1,0 +1,69 @@
+//! How many members must hold something before anything relies on it [R1], and that the survivors'
+//! labels know who they are [R2]. Journal and checkpoint both ask here, so that there is one law.
+//!
+//! With N members of which `a` are active, and m the pool's parity:
+//!
+//! * what a mount must not miss is durable on `min(a, m + 1)` active members;
+//! * with fewer than N - m active members nothing is acknowledged any more: a mount could not tell
+//!   such a pool from one that lost more than it can bear;
+//! * a member that was failed is recorded as dropped on the survivors' labels *before* the first
+//!   acknowledgement that does without it. A mount needs all but m members, so it meets a survivor,
+//!   and learns there that what the dropped member says is old.
+
+use crate::base::sync::Arc;
+
+use super::error::FleetError;
+use super::members::Members;
+
+/// Writes the member table into the survivors' labels. Implemented by `pool`, which owns labels.
+pub trait RecordMembers: Send + Sync {
+    /// Makes it durable on every active member (m + 1 at least, all if fewer) who is active and who
+    /// is not, one copy of each label at a time [R6]; then calls `Members::set_recorded`. A disk that
+    /// fails at it is failed, and the rest is told of that too. Waits; is called without locks.
+    fn record(&self) -> Result<(), FleetError>;
+}
+
+/// The law of quorum over one member table.
+pub struct Quorum {
+    members: Arc<Members>,
+    record: Arc<dyn RecordMembers>,
+}
+
+impl Quorum {
+    /// The law for `members`, whose changes `record` makes durable.
+    pub fn new(members: Arc<Members>, record: Arc<dyn RecordMembers>) -> Quorum {
+        Quorum { members, record }
+    }
+
+    /// The member table.
+    pub fn members(&self) -> &Arc<Members> {
+        &self.members
+    }
+
+    /// Durable copies that make something acknowledged: `min(active, m + 1)` [R1].
+    /// `TooFewDisks` with fewer than N - m active members.
+    pub fn need(&self) -> Result<usize, FleetError> {
+        let (active, all, parity) =
+            (self.members.active().len(), self.members.len(), self.members.parity());
+        let least = all.saturating_sub(parity).max(1);
+        if active < least {
+            return Err(FleetError::TooFewDisks { have: active, need: least });
+        }
+        Ok(active.min(parity + 1))
+    }
+
+    /// Copies that are written: `min(active, m + 2)` [R1].
+    pub fn wish(&self) -> usize {
+        self.members.active().len().min(self.members.parity() + 2)
+    }
+
+    /// Whether the labels know every change of the member table [R2].
+    pub fn is_recorded(&self) -> bool {
+        self.members.recorded() >= self.members.sequence()
+    }
+
+    /// Makes the labels know every change [R2]. Waits; hold no lock. `TooFewDisks` if too few take it.
+    pub fn record(&self) -> Result<(), FleetError> {
+        if self.is_recorded() { Ok(()) } else { self.record.record() }
+    }
+}
