@@ -28,6 +28,7 @@ pub mod meter;
 pub mod probe;
 mod queue;
 pub mod sim;
+mod sysfs;
 pub mod uring;
 
 pub use buffer::{Buffer, BufferPool, Slice};

@@ -123,6 +123,8 @@ enum Action {
 
 struct Device {
     media: Media,
+    /// Completed writes may be volatile.
+    cache: bool,
     faults: Faults,
     random: Random,
     accepted: Vec<Accepted>,
@@ -135,7 +137,7 @@ struct Device {
     /// Scattered writes in the cache, each a seek for the flush.
     scattered: u32,
     last_write_end: u64,
-    /// Writes that had completed when the flush being served began: sequence numbers below this.
+    /// What had ended when the flush being served began has a number below this.
     flush_covers: u64,
     /// Counts detaches, so that an event scheduled before one finds that it is out of date.
     generation: u64,
@@ -168,6 +170,7 @@ impl SimDisk {
         let host = Host::new(identity, clock, parameters.calibration, fua, Rules::default());
         let device = Device {
             media: Media::new(image),
+            cache: parameters.cache,
             faults: Faults::default(),
             random: world.fork_random(),
             accepted: Vec::new(),
@@ -251,7 +254,7 @@ impl Device {
         let next = self.accepted.remove(index);
         let service = self.service(parameters, &next.action);
         if matches!(next.action, Action::Flush) {
-            self.flush_covers = self.media.next_sequence();
+            self.flush_covers = self.media.next_ending();
         }
         self.serving = Some(next);
         Some((self.faults.stretch(service), self.generation))
@@ -375,14 +378,15 @@ impl Device {
             self.media.cancel_write(sequence);
             return Ok(());
         }
+        let certain = !self.cache || durable && !self.faults.flush_lies;
         if let Some(elsewhere) = self.faults.take_misdirection(offset, data.len(), &self.media) {
             self.media.cancel_write(sequence);
             let sequence = self.media.begin_write(elsewhere, data);
-            self.media.end_write(sequence, durable && !self.faults.flush_lies);
+            self.media.end_write(sequence, certain);
             return Ok(());
         }
         self.faults.heal(&(offset..offset + data.len() as u64));
-        self.media.end_write(sequence, durable && !self.faults.flush_lies);
+        self.media.end_write(sequence, certain);
         Ok(())
     }
 }

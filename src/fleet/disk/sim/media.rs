@@ -23,8 +23,10 @@ struct Pending {
     first: u64,
     /// Its pages; None once durable, or made void by a newer durable version.
     pages: Vec<Option<Page>>,
-    /// Order in which it completed; None while the drive has not answered (or failed it).
-    completed: Option<u64>,
+    /// Order in which it ended; None while the drive has not answered.
+    ended: Option<u64>,
+    /// It ended with an error: no flush makes it certain, only what is written over it.
+    failed: bool,
 }
 
 /// See the head of this file.
@@ -33,7 +35,7 @@ pub(super) struct Media {
     durable: Image,
     pending: VecDeque<Arc<Pending>>,
     sequence: u64,
-    completions: u64,
+    endings: u64,
 }
 
 impl Media {
@@ -43,7 +45,7 @@ impl Media {
             durable: image,
             pending: VecDeque::new(),
             sequence: 0,
-            completions: 0,
+            endings: 0,
         }
     }
 
@@ -59,7 +61,7 @@ impl Media {
             .map(|page| Some(Page::new(page.try_into().expect("chunks are pages"))))
             .collect();
         let first = offset / PAGE as u64;
-        let pending = Pending { sequence: self.sequence, first, pages, completed: None };
+        let pending = Pending { sequence: self.sequence, first, pages, ended: None, failed: false };
         self.pending.push_back(Arc::new(pending));
         self.sequence
     }
@@ -71,16 +73,19 @@ impl Media {
 
     /// The write failed: parts of it may survive a crash, reads see none of it.
     pub fn abandon_write(&mut self, sequence: u64) {
-        assert!(self.find(sequence).is_some(), "a write that fails was begun");
+        let index = self.find(sequence).expect("a write that fails was begun");
+        self.endings += 1;
+        let pending = Arc::make_mut(&mut self.pending[index]);
+        pending.ended = Some(self.endings);
+        pending.failed = true;
     }
 
     /// The write is complete: reads see it, and if `durable` it survives.
     pub fn end_write(&mut self, sequence: u64, durable: bool) {
         let index = self.find(sequence).expect("a write that completes was begun");
-        self.completions += 1;
-        let completed = self.completions;
+        self.endings += 1;
         let pending = Arc::make_mut(&mut self.pending[index]);
-        pending.completed = Some(completed);
+        pending.ended = Some(self.endings);
         let (first, pages) = (pending.first, pending.pages.clone());
         for (page, number) in pages.iter().zip(first..) {
             if let Some(page) = page {
@@ -93,9 +98,9 @@ impl Media {
         self.drop_void();
     }
 
-    /// All writes that complete from now on have a number of at least this.
-    pub fn next_sequence(&self) -> u64 {
-        self.completions + 1
+    /// All writes that end from now on have a number of at least this.
+    pub fn next_ending(&self) -> u64 {
+        self.endings + 1
     }
 
     /// Makes durable what completed before number `covers` [R8].
@@ -103,8 +108,9 @@ impl Media {
         let mut order: Vec<(u64, u64)> = self
             .pending
             .iter()
-            .filter_map(|pending| Some((pending.completed?, pending.sequence)))
-            .filter(|&(completed, _)| completed < covers)
+            .filter(|pending| !pending.failed)
+            .filter_map(|pending| Some((pending.ended?, pending.sequence)))
+            .filter(|&(ended, _)| ended < covers)
             .collect();
         order.sort_unstable();
         for (_, sequence) in order {
@@ -131,19 +137,23 @@ impl Media {
     }
 
     fn make_durable(&mut self, index: usize) {
-        let pages = Arc::make_mut(&mut self.pending[index]);
-        let completed = pages.completed.expect("only completed writes become durable");
-        let first = pages.first;
-        let pages = std::mem::take(&mut pages.pages);
+        let newest = Arc::make_mut(&mut self.pending[index]);
+        let ended = newest.ended.expect("only completed writes become durable");
+        let first = newest.first;
+        let pages = std::mem::take(&mut newest.pages);
+        let end = first + pages.len() as u64;
         for (page, number) in pages.into_iter().zip(first..) {
-            let Some(page) = page else { continue };
-            self.durable.set_page(number, page);
-            for older in &mut self.pending {
-                let older_completed = older.completed.is_some_and(|at| at < completed);
-                let inside = number.checked_sub(older.first).map(|at| at as usize);
-                let Some(at) = inside.filter(|&at| at < older.pages.len()) else { continue };
-                if older_completed && older.pages[at].is_some() {
-                    Arc::make_mut(older).pages[at] = None;
+            if let Some(page) = page {
+                self.durable.set_page(number, page);
+            }
+        }
+        for older in &mut self.pending {
+            let range = older.first..older.first + older.pages.len() as u64;
+            let shared = range.start.max(first)..range.end.min(end);
+            if older.ended.is_some_and(|at| at < ended) && shared.start < shared.end {
+                let older = Arc::make_mut(older);
+                for number in shared {
+                    older.pages[(number - older.first) as usize] = None;
                 }
             }
         }

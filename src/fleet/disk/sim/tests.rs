@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::{MIB, UNIT_BYTES, Wait};
+use crate::base::{MIB, UNIT_BYTES};
 use crate::fleet::disk::{Class, DiskHandle, Fan, Operation, Outcome};
 
 const BYTES: u64 = 64 * MIB;
