@@ -2,8 +2,12 @@
 //!
 //! `ISOTHERM_SEED` replays one seed, `ISOTHERM_MINUTES` adds ever new ones for so long (per test).
 
+#[path = "engine/canary.rs"]
+mod canary;
 #[path = "engine/conformance.rs"]
 mod conformance;
+#[path = "engine/crash.rs"]
+mod crash;
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/ops.rs"]
@@ -12,5 +16,7 @@ mod ops;
 mod real_directory;
 #[path = "engine/runs.rs"]
 mod runs;
+#[path = "engine/stand_in.rs"]
+mod stand_in;
 #[path = "engine/target.rs"]
 mod target;

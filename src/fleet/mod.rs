@@ -2,8 +2,8 @@
 
 pub mod access;
 pub mod capacity;
-pub mod codec;
 pub mod checkpoint;
+pub mod codec;
 pub mod disk;
 pub mod error;
 pub mod geometry;
@@ -16,9 +16,9 @@ pub mod quorum;
 pub mod reports;
 pub mod space;
 
-pub use codec::Codec;
 pub use access::Access;
 pub use checkpoint::{Checkpoint, FoundRoot, choose_root, read_roots};
+pub use codec::Codec;
 pub use error::FleetError;
 pub use heat::Heat;
 pub use journal::{Journal, JournalContext, Level, Mark, Replay, ReplayFrom, replay};

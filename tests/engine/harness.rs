@@ -1,7 +1,7 @@
 //! Drives a target and the model with the same operations, and compares every answer, the attributes of
 //! every inode touched, and now and then the whole tree.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use isotherm::base::{Ino, MIB, WallTime};
@@ -14,14 +14,35 @@ use super::target::{Failure, Reply, Target};
 
 /// What goes wrong, in words.
 pub type Finding = String;
-/// Called after each single step, with what was promised before it began.
-pub type Hook<T> =
-    Box<dyn FnMut(&mut T, &Pool, &Floor, &BTreeMap<Ino, Ino>) -> Result<(), Finding>>;
+/// Called after each single step.
+pub type Hook<T> = Box<dyn FnMut(&mut T, Moment) -> Result<(), Finding>>;
+
+/// The moment after a step.
+pub struct Moment<'a> {
+    /// The pool with the step done.
+    pub pool: &'a Pool,
+    /// What was promised before the step began.
+    pub floor: &'a Floor,
+    /// Inode numbers of the target, and what they are in the model.
+    pub known: &'a BTreeMap<Ino, Ino>,
+    /// Inode numbers that the target had used before the step began.
+    pub used: &'a [Ino],
+}
 
 /// A write is cut into pieces of this, as the kernel does.
 const WRITE_BYTES: u64 = MIB;
 /// The model's time starts here; later than every time that operations set.
 const START_SECONDS: i64 = 1_700_000_000;
+
+/// A target that recovered from a crash, and the pool as it was found.
+pub struct Recovered<T> {
+    pub target: T,
+    pub pool: Pool,
+    /// Inode numbers of the target, and what they are in the model.
+    pub known: BTreeMap<Ino, Ino>,
+    /// Inode numbers that may not come again [R5].
+    pub used: Vec<Ino>,
+}
 
 /// A target beside the model.
 pub struct Harness<T: Target> {
@@ -30,7 +51,7 @@ pub struct Harness<T: Target> {
     /// Told numbers of the target's inodes, and what they are in the model.
     pub known: BTreeMap<Ino, Ino>,
     theirs: BTreeMap<Ino, Ino>,
-    used: BTreeSet<Ino>,
+    used: Vec<Ino>,
     handles: Vec<(Ino, u64)>,
     seconds: i64,
     hook: Option<Hook<T>>,
@@ -47,7 +68,7 @@ impl<T: Target> Harness<T> {
             pool: Pool::new(Tree::new(root)),
             known: [(Ino::ROOT, Ino::ROOT)].into(),
             theirs: [(Ino::ROOT, Ino::ROOT)].into(),
-            used: [Ino::ROOT].into(),
+            used: vec![Ino::ROOT],
             handles: Vec::new(),
             seconds: START_SECONDS,
             hook: None,
@@ -59,12 +80,13 @@ impl<T: Target> Harness<T> {
         self.hook = Some(hook);
     }
 
-    /// Goes on with another target, which recovered from a crash of this one as `pool` says.
-    pub fn replace_target(&mut self, target: T, pool: Pool, known: BTreeMap<Ino, Ino>) {
-        self.target = target;
-        self.pool = pool;
-        self.theirs = known.iter().map(|(&theirs, &ours)| (ours, theirs)).collect();
-        self.known = known;
+    /// Goes on with another target, which recovered from a crash of this one.
+    pub fn replace_target(&mut self, recovered: Recovered<T>) {
+        self.target = recovered.target;
+        self.pool = recovered.pool;
+        self.theirs = recovered.known.iter().map(|(&theirs, &ours)| (ours, theirs)).collect();
+        self.known = recovered.known;
+        self.used = recovered.used;
         self.handles.clear();
     }
 
@@ -186,9 +208,10 @@ impl<T: Target> Harness<T> {
         )?;
         let Some(theirs) = made else { return Ok(None) };
         let ours = self.pool.tree().lookup(dir, name).expect("it was just made");
-        if !self.used.insert(theirs) {
+        if self.used.contains(&theirs) {
             return Err(format!("R5: inode number {theirs} was used before"));
         }
+        self.used.push(theirs);
         self.known.insert(theirs, ours);
         self.theirs.insert(ours, theirs);
         self.check_stat(ours)?;
@@ -539,7 +562,10 @@ impl<T: Target> Harness<T> {
             }
         }
         match self.hook.as_mut() {
-            Some(hook) => hook(&mut self.target, &self.pool, &floor, &self.known),
+            Some(hook) => {
+                let (pool, known, used) = (&self.pool, &self.known, &self.used);
+                hook(&mut self.target, Moment { pool, floor: &floor, known, used })
+            }
             None => Ok(()),
         }
     }

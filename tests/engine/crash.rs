@@ -1,0 +1,153 @@
+//! Loss of power at any moment, and what recovery makes of it.
+//!
+//! While operations run, snapshots of all disks are taken at random moments, most of them in the middle
+//! of an operation. Each is then recovered in a world of its own, several times over: with the caches
+//! torn in other ways, with disks missing, with a second crash in the middle of the recovery. What is
+//! found must be allowed by the model [I1, I2, I3], and recovering again must change nothing [I8].
+//! Now and then the run goes on from what was recovered.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use isotherm::base::Random;
+use isotherm::model::Dump;
+
+use super::harness::{Finding, Harness, Moment, Recovered};
+use super::ops::Op;
+use super::target::Target;
+
+/// A machine with disks, which can lose its power.
+pub trait Machine: Target + Sized + 'static {
+    /// All its disks at one moment.
+    type Snapshot: Clone;
+    /// A new machine with an empty, mounted pool.
+    fn create(seed: u64) -> Result<Self, Finding>;
+    /// Takes a snapshot once this much more time has passed.
+    fn snapshot_in(&mut self, micros: u64);
+    /// The snapshots taken since this was last asked.
+    fn taken(&mut self) -> Vec<Self::Snapshot>;
+    /// Another machine, with what a crash at that moment left, mounted.
+    fn recover(snapshot: &Self::Snapshot, how: How) -> Result<Self, Finding>;
+}
+
+/// How a machine comes back.
+#[derive(Clone, Copy, Debug)]
+pub struct How {
+    /// Decides what the caches lost, and which disks are missing.
+    pub seed: u64,
+    /// Take away this many disks, within what redundancy covers; those already lost count.
+    pub missing: u32,
+    /// Take a snapshot this long after recovery began.
+    pub snapshot_in: Option<u64>,
+}
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Recoveries of each snapshot.
+    pub recoveries: u32,
+    /// Longest time between two snapshots, in simulated microseconds.
+    pub interval_us: u64,
+    /// One in so many recoveries is gone on from; 0: none.
+    pub go_on_one_in: u64,
+    /// Disks that may be missing at a recovery.
+    pub missing_max: u32,
+}
+
+impl Effort {
+    /// Some dozen recoveries a run.
+    pub const USUAL: Effort =
+        Effort { recoveries: 2, interval_us: 3_000_000, go_on_one_in: 12, missing_max: 2 };
+}
+
+/// Runs `ops` on a new machine, losing power again and again.
+pub fn run<M: Machine>(seed: u64, ops: &[Op], effort: Effort) -> Result<(), Finding> {
+    let random = Rc::new(RefCell::new(Random::new(seed ^ 0x00c0_ffee)));
+    let next: Rc<RefCell<Option<Recovered<M>>>> = Rc::default();
+    let mut harness = Harness::new(M::create(seed)?)?;
+    harness.target.snapshot_in(interval(&mut random.borrow_mut(), effort));
+    let (random_in_hook, next_in_hook) = (random.clone(), next.clone());
+    harness.set_hook(Box::new(move |machine: &mut M, moment| {
+        let random = &mut *random_in_hook.borrow_mut();
+        for snapshot in machine.taken() {
+            let recovered = examine(&snapshot, &moment, random, effort)?;
+            if effort.go_on_one_in > 0 && random.one_in(effort.go_on_one_in) {
+                *next_in_hook.borrow_mut() = Some(recovered);
+            }
+            machine.snapshot_in(interval(random, effort));
+        }
+        Ok(())
+    }));
+    for (index, op) in ops.iter().enumerate() {
+        harness.apply(op).map_err(|why| format!("operation {index}, {op:?}:\n{why}"))?;
+        if let Some(recovered) = next.borrow_mut().take() {
+            harness.replace_target(recovered);
+            harness.target.snapshot_in(interval(&mut random.borrow_mut(), effort));
+        }
+    }
+    harness.compare().map_err(|why| format!("after all operations:\n{why}"))
+}
+
+/// Short ones as likely as long ones: the interesting moments are close together.
+fn interval(random: &mut Random, effort: Effort) -> u64 {
+    let bits = random.below(64 - u64::from(effort.interval_us.leading_zeros()) + 1);
+    random.below((1 << bits).min(effort.interval_us).max(1)) + 20
+}
+
+/// Recovers a snapshot in several ways; every one must be allowed.
+fn examine<M: Machine>(
+    snapshot: &M::Snapshot,
+    moment: &Moment,
+    random: &mut Random,
+    effort: Effort,
+) -> Result<Recovered<M>, Finding> {
+    let mut last = None;
+    for _ in 0..effort.recoveries.max(1) {
+        let how = How {
+            seed: random.next_u64(),
+            missing: random.below(u64::from(effort.missing_max) + 1) as u32,
+            snapshot_in: random
+                .one_in(2)
+                .then(|| interval(random, Effort { interval_us: 200_000, ..effort })),
+        };
+        let (recovered, _) = recover_and_check::<M>(snapshot, moment, how)?;
+        last = Some(check_again(recovered, moment, random)?);
+    }
+    Ok(last.expect("it was recovered at least once"))
+}
+
+fn recover_and_check<M: Machine>(
+    snapshot: &M::Snapshot,
+    moment: &Moment,
+    how: How,
+) -> Result<(Recovered<M>, Dump), Finding> {
+    let told = |why: Finding| format!("after a crash, recovered with {how:?}:\n{why}");
+    let mut target = M::recover(snapshot, how).map_err(told)?;
+    let dump = Dump::take(&mut target).map_err(told)?;
+    let survived = moment.pool.check_crash(moment.floor, &dump, moment.known).map_err(told)?;
+    let pool = moment.pool.recovered(&dump, &survived);
+    let used = moment.used.iter().chain(survived.inodes.keys()).copied().collect();
+    Ok((Recovered { target, pool, known: survived.inodes, used }, dump))
+}
+
+/// Recovery has ended: whatever crashed since it began must come back as the same tree [I8].
+fn check_again<M: Machine>(
+    mut recovered: Recovered<M>,
+    moment: &Moment,
+    random: &mut Random,
+) -> Result<Recovered<M>, Finding> {
+    let during = recovered.target.taken();
+    // And once more after it ended, when nothing may be lost any more.
+    recovered.target.snapshot_in(0);
+    recovered.target.pass(1);
+    let after = recovered.target.taken();
+    for (snapshot, when) in
+        during.iter().map(|s| (s, "during")).chain(after.iter().map(|s| (s, "after")))
+    {
+        let how = How { seed: random.next_u64(), missing: 0, snapshot_in: None };
+        let told = |why: Finding| format!("I8: crashed again {when} the recovery: {why}");
+        let (_, again) = recover_and_check::<M>(snapshot, moment, how).map_err(told)?;
+        recovered.pool.check_now(&again, &recovered.known).map_err(told)?;
+    }
+    Ok(recovered)
+}
