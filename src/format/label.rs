@@ -25,7 +25,10 @@ use super::object_record::Redundancy;
 use crate::base::limits::DISKS_MAX;
 use crate::base::{DiskIndex, DiskUuid, Epoch, PoolUuid, Units};
 
-const KIND: Kind = Kind { what: "label", magic: *b"ISOLABEL", version: 1, bytes_max: LABEL_BYTES };
+/// How a label begins, in every version.
+pub const LABEL_MAGIC: [u8; 8] = *b"ISOLABEL";
+
+const KIND: Kind = Kind { what: "label", magic: LABEL_MAGIC, version: 1, bytes_max: LABEL_BYTES };
 
 /// The longest pool name, in bytes.
 pub const POOL_NAME_BYTES_MAX: usize = 63;

@@ -395,11 +395,6 @@ impl Host {
     pub fn in_flight(&self) -> u32 {
         self.inner.lock().in_flight
     }
-
-    /// Requests that wait for the device.
-    pub fn waiting(&self) -> usize {
-        self.inner.lock().queue.len()
-    }
 }
 
 impl Inner {

@@ -27,6 +27,7 @@ mod host;
 pub mod meter;
 pub mod probe;
 mod queue;
+mod signature;
 pub mod sim;
 mod sysfs;
 pub mod uring;
@@ -35,7 +36,7 @@ pub use buffer::{Buffer, BufferPool, Slice};
 pub use error::{DiskError, ProbeError};
 pub use fan::{Fan, FanView};
 pub use meter::Calibration;
-pub use probe::{Probe, probe};
+pub use probe::{DriveKey, Identified, Probe, Signature, Use, identify, probe};
 pub use sim::SimDisk;
 pub use uring::{UringDisk, UringOptions};
 

@@ -177,6 +177,7 @@ impl<T> Queue<T> {
     }
 
     /// How many wait.
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.places.len()
     }
