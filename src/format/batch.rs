@@ -7,10 +7,12 @@
 //!        2 delete   u16 key length · key
 //!        3 add      u16 key length · i64 delta · key
 //!        4 inline   u64 inode · u64 offset · u32 length · data
+//!        5 settled  u64 inode · u64 offset · u64 length
 //! ```
 //!
 //! The checksum over it is the entry's: `journal_entry::batch_crc`. An *add* merges into the i64 under
-//! its key [R17]. *Inline* data belongs to the write buffer until it is in an object [R10].
+//! its key [R17]. *Inline* data belongs to the write buffer until it is in an object [R10]; *settled*
+//! says that what was logged inline of this range before is void: the index knows better by now.
 
 use super::FormatError;
 use super::bytes::{Reader, Writer, as_u16, as_u32};
@@ -26,6 +28,7 @@ const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const ADD: u8 = 3;
 const INLINE: u8 = 4;
+const SETTLED: u8 = 5;
 
 /// The longest value in the index: an extended attribute with its head [R19].
 pub const VALUE_BYTES_MAX: usize = OPERATION_BYTES_MAX as usize / 2;
@@ -61,6 +64,15 @@ pub enum Change {
         /// The bytes, at least one.
         data: Vec<u8>,
     },
+    /// Inline data of this range, of batches before or of changes before in this batch, is void.
+    Settled {
+        /// Which file.
+        ino: Ino,
+        /// Where in it.
+        offset: u64,
+        /// Bytes, at least one; the range may end at `u64::MAX`.
+        length: u64,
+    },
 }
 
 /// A change still in the bytes it was decoded from.
@@ -94,6 +106,15 @@ pub enum ChangeRef<'a> {
         /// The bytes.
         data: &'a [u8],
     },
+    /// As [`Change::Settled`].
+    Settled {
+        /// Which file.
+        ino: Ino,
+        /// Where in it.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
 }
 
 impl Change {
@@ -105,6 +126,9 @@ impl Change {
             Change::Add { key, delta } => ChangeRef::Add { key: key.as_bytes(), delta: *delta },
             Change::Inline { ino, offset, data } => {
                 ChangeRef::Inline { ino: *ino, offset: *offset, data }
+            }
+            Change::Settled { ino, offset, length } => {
+                ChangeRef::Settled { ino: *ino, offset: *offset, length: *length }
             }
         }
     }
@@ -127,6 +151,7 @@ impl ChangeRef<'_> {
             ChangeRef::Inline { ino, offset, data } => {
                 Change::Inline { ino, offset, data: data.to_vec() }
             }
+            ChangeRef::Settled { ino, offset, length } => Change::Settled { ino, offset, length },
         }
     }
 
@@ -137,6 +162,7 @@ impl ChangeRef<'_> {
             ChangeRef::Delete { key } => 1 + 2 + key.len(),
             ChangeRef::Add { key, .. } => 1 + 2 + 8 + key.len(),
             ChangeRef::Inline { data, .. } => 1 + 8 + 8 + 4 + data.len(),
+            ChangeRef::Settled { .. } => 1 + 8 + 8 + 8,
         }
     }
 }
@@ -179,6 +205,9 @@ impl BatchWriter {
             }
             ChangeRef::Inline { ino, offset, data } => {
                 writer.u8(INLINE).u64(ino.0).u64(offset).u32(as_u32(data.len())).bytes(data);
+            }
+            ChangeRef::Settled { ino, offset, length } => {
+                writer.u8(SETTLED).u64(ino.0).u64(offset).u64(length);
             }
         }
         self.changes += 1;
@@ -261,6 +290,13 @@ impl<'a> BatchReader<'a> {
                     return Err(reader.wrong("inline range"));
                 }
                 ChangeRef::Inline { ino, offset, data: reader.take(length as usize)? }
+            }
+            SETTLED => {
+                let (ino, offset, length) = (Ino(reader.u64()?), reader.u64()?, reader.u64()?);
+                if length == 0 || offset.checked_add(length).is_none() {
+                    return Err(reader.wrong("settled range"));
+                }
+                ChangeRef::Settled { ino, offset, length }
             }
             _ => return Err(reader.wrong("kind of change")),
         };

@@ -17,6 +17,8 @@ pub use store::{ObjectContext, ObjectStore};
 /// An object to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteObject<'a> {
+    /// Its id, from [`ObjectStore::new_id`], for objects whose bytes name it; else None.
+    pub id: Option<ObjectId>,
     /// What it holds.
     pub kind: ObjectKind,
     /// The redundancy wished for; fewer disks at hand make it narrower at full margin [R12]. For

@@ -57,6 +57,11 @@ impl ObjectStore {
         &self.context.space
     }
 
+    /// A fresh id, for an object whose bytes must name it: `WriteObject::id`.
+    pub fn new_id(&self) -> ObjectId {
+        self.next_id()
+    }
+
     pub(super) fn next_id(&self) -> ObjectId {
         ObjectId::new(self.context.epoch, self.counter.fetch_add(1, Ordering::SeqCst))
     }

@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::SizeClass;
 use super::runs::{Run, Runs};
+use super::{SizeClass, Stream};
 use crate::base::{DiskIndex, Units};
 use crate::format::{GroupState, space_snapshot};
 
@@ -321,6 +321,45 @@ impl DiskSpace {
         self.used_units -= units;
         self.touch(start, units);
         true
+    }
+
+    /// Holds exactly this place, which must be free. False if it is not.
+    pub(super) fn claim(&mut self, start: u64, units: u64, class: SizeClass) -> bool {
+        if !self.in_area(start, units) || !self.is_free(start, units) {
+            return false;
+        }
+        self.take(start, units, class);
+        let old = self.holds.insert(start, Hold { units, count: 1, used: false });
+        assert!(old.is_none(), "what was free was not held");
+        true
+    }
+
+    /// Holds whatever is free in this range; returns the places held.
+    pub(super) fn hold_free(&mut self, start: u64, units: u64) -> Vec<(u64, u64)> {
+        if !self.in_area(start, units) {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (index, run) in self.pieces(start, units) {
+            let base = self.start_of(index);
+            let (from, to) = (run.start, run.start + run.length);
+            match self.groups.get(&index) {
+                None => found.push((base + u64::from(from), u64::from(run.length))),
+                Some(group) => {
+                    for free in group.free.as_slice() {
+                        let (first, last) = (free.start.max(from), free.end().min(to));
+                        if first < last {
+                            found.push((base + u64::from(first), u64::from(last - first)));
+                        }
+                    }
+                }
+            }
+        }
+        for &(start, units) in &found {
+            let held = self.claim(start, units, SizeClass::of(Units(units), Stream::Data));
+            assert!(held, "the range is free");
+        }
+        found
     }
 
     /// Holds a held place once more.

@@ -240,6 +240,44 @@ impl Space {
         self.shared.freed.notify();
     }
 
+    /// The places of an object that no batch names (tables, manifest, snapshots), found at mount:
+    /// held under its id from now on, as if it had just been written. Error `Damaged` if a place is
+    /// not free. Disks not added are passed over.
+    pub fn claim(&self, record: &ObjectRecord) -> Result<(), FleetError> {
+        let mut state = self.shared.state.lock();
+        let units = record.shard_units();
+        let class = SizeClass::of(units, Stream::of(record.kind));
+        let mut good = true;
+        let mut held = Vec::new();
+        for place in record.places.iter().flatten() {
+            let Some(space) = state.disk(place.disk) else { continue };
+            if space.claim(place.offset.0, units.0, class) {
+                held.push((place.disk, place.offset.0));
+            } else {
+                good = false;
+            }
+        }
+        state.uncommitted.entry(record.id).or_default().extend(held);
+        drop(state);
+        damaged_unless(good, record)
+    }
+
+    /// [R4] Whatever is free now where this object was: not allocated until the reservations are
+    /// dropped. For places that replay freed, until recovery's checkpoint is effective.
+    pub fn quarantine(&self, record: &ObjectRecord) -> Vec<Reservation> {
+        let mut state = self.shared.state.lock();
+        let units = record.shard_units();
+        let mut held = Vec::new();
+        for place in record.places.iter().flatten() {
+            let Some(space) = state.disk(place.disk) else { continue };
+            for (start, units) in space.hold_free(place.offset.0, units.0) {
+                let (shared, disk) = (self.shared.clone(), place.disk);
+                held.push(Reservation { shared, disk, start, units, held: true });
+            }
+        }
+        held
+    }
+
     /// The object was deleted by a durable batch: its places become free, once no pin [I3],
     /// reservation [R7] or freeze [R4] holds them. Error `Damaged` if it was not there; the other
     /// places are freed all the same.

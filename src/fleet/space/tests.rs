@@ -423,3 +423,39 @@ fn a_15_tb_disk_costs_little_until_it_is_touched() {
     assert!(held.iter().all(Option::is_some));
     assert!(space.snapshot(true).is_empty());
 }
+
+#[test]
+fn claimed_places_are_held_and_in_no_snapshot() {
+    let space = space(64, 16);
+    let table = record(1, &[(0, 4)], 7 * 4096);
+    assert_eq!(space.claim(&table), Ok(()));
+    assert_eq!(space.free_units(DISK), Units(56));
+    assert!(space.snapshot(true).is_empty(), "R18: no batch names it");
+    assert!(space.claim(&record(2, &[(0, 11)], 4096)).is_err(), "part of it is taken");
+    space.abandon(ObjectId(1));
+    space.abandon(ObjectId(2));
+    assert_eq!(space.free_units(DISK), Units(64));
+    space.check_invariants();
+}
+
+#[test]
+fn r4_quarantine_holds_what_replay_freed_and_nobody_took_again() {
+    let space = space(64, 16);
+    let old = record(1, &[(0, 8)], 15 * 4096);
+    assert_eq!(space.put(&old), Ok(()));
+    assert_eq!(space.delete(&old), Ok(()));
+    let new = record(2, &[(0, 12)], 3 * 4096);
+    assert_eq!(space.put(&new), Ok(()));
+    let held = space.quarantine(&old);
+    assert_eq!(space.free_units(DISK), Units(64 - 16));
+    for _ in 0..48 {
+        let place = space.reserve(DISK, Units(1), Stream::Data, ReserveLevel::Repair);
+        let place = place.expect("there is room");
+        assert!(!(8..24).contains(&place.offset().0), "quarantined");
+        std::mem::forget(place);
+    }
+    assert!(space.reserve(DISK, Units(1), Stream::Data, ReserveLevel::Repair).is_none());
+    drop(held);
+    assert_eq!(space.free_units(DISK), Units(12));
+    space.check_invariants();
+}
