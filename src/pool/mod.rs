@@ -1,3 +1,7 @@
-//! Room `pool`.
+//! Room `pool`: the composition root. It opens, recovers and closes a pool, and is the only place that
+//! knows all rooms, starts threads, reads the machine's clock and seeds randomness.
 
+pub mod assemble;
+pub mod create;
+pub mod labels;
 pub mod threads;

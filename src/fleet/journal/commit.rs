@@ -172,14 +172,16 @@ impl Journal {
                 if self.context.quorum.is_recorded() {
                     return (pending, Ok(()));
                 }
-                match self.context.quorum.record() {
-                    // Another disk may have failed meanwhile: count again.
-                    Ok(()) => continue,
-                    Err(error) => return (pending, Err(error)),
+                // Another disk may have failed meanwhile: count again.
+                if self.context.quorum.record().is_ok() {
+                    continue;
                 }
+                log::warn!("the labels do not take who is out; the journal waits for them");
             }
             let hopeful = self.write_copies(&mut pending, payload);
-            let suspended = self.durable(&pending) + hopeful < need;
+            let durable = self.durable(&pending);
+            // Durable, but not recorded: suspended as well.
+            let suspended = durable + hopeful < need || durable >= need;
             self.set_suspended(suspended, need);
             if suspended && self.stopped.load(Ordering::SeqCst) {
                 return (pending, Err(FleetError::Stopped));

@@ -1,0 +1,307 @@
+//! The labels of an open pool: reading them, claiming an epoch, recording who dropped out.
+//!
+//! A label's three copies never are all in doubt at once [R6]: each is rewritten durably before the
+//! next is begun, and no copy is begun while fewer than two of the three are at rest (a write of an
+//! earlier round may still be on its way [R7]). What counts is the copy with the highest sequence.
+//!
+//! *Claim* [R2], the first write of a read-write mount:
+//!
+//! 1. The number is the highest seen plus one, the id random, the parent the claim seen. Nothing on
+//!    disk.
+//! 2. Every member at hand gets it. A crash leaves it on some: the next mount sees the higher number
+//!    on one of them, or (if those are missing) claims the same number with another id. Two quorums of
+//!    N - m overlap where N > 2m, so at most one of two such claims was ever complete; the other
+//!    wrote nothing but labels.
+//! 3. N - m members or more have it, and every other member is recorded as out. Only now may anything
+//!    else be written.
+//!
+//! *Record* [R2]: when a member is failed, the survivors' labels say so before anything is acknowledged
+//! that does without it. Journal and checkpoint may both ask at the same time: each writes for itself,
+//! and every label is made from the newest state at the moment it is submitted.
+
+use std::collections::BTreeMap;
+
+use crate::base::DiskIndex;
+use crate::base::sync::{Arc, Mutex};
+use crate::fleet::access::{Access, Miss, ReadAt, WriteAt};
+use crate::fleet::disk::{Class, DiskError, DiskHandle, Slice};
+use crate::fleet::{FailReason, FleetError, MemberState, Members, RecordMembers};
+use crate::format::{
+    DiskLayout, EpochClaim, FormatError, LABEL_BYTES, LABEL_COPIES, Label, MemberStates, RawLabel,
+};
+
+/// Largest epoch: object ids have 24 bits for it.
+const EPOCH_MAX: u32 = (1 << 24) - 1;
+
+/// Why a disk has no label for us.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LabelError {
+    /// It is not a member of any pool.
+    #[error("no label")]
+    None,
+    /// It did not answer, or only with errors.
+    #[error("the label cannot be read")]
+    Unreadable,
+    /// There is a label, but not one that may be used.
+    #[error(transparent)]
+    Unusable(FormatError),
+}
+
+/// Reads the labels of many disks at once: of each the newest copy that verifies.
+pub fn read_labels(access: &Access, disks: &[DiskHandle]) -> Vec<Result<Label, LabelError>> {
+    let mut reads = Vec::new();
+    for disk in disks {
+        for offset in DiskLayout::label_offsets_for(disk.identity().bytes) {
+            reads.push(ReadAt { disk: disk.clone(), offset, bytes: LABEL_BYTES as usize });
+        }
+    }
+    let results = access.read(Class::Foreground, &reads);
+    let mut labels = Vec::new();
+    for (index, disk) in disks.iter().enumerate() {
+        let range = index * LABEL_COPIES..(index + 1) * LABEL_COPIES;
+        let mut best: Result<Label, LabelError> = Err(LabelError::None);
+        for (read, result) in reads[range.clone()].iter().zip(&results[range]) {
+            let copy = match result {
+                Ok(bytes) => RawLabel::decode(bytes, read.offset)
+                    .and_then(|raw| raw.verify(disk.identity().bytes))
+                    .map_err(LabelError::Unusable),
+                Err(_) => Err(LabelError::Unreadable),
+            };
+            best = better(best, copy);
+        }
+        labels.push(best);
+    }
+    labels
+}
+
+/// The newer label; without any, the reason that says most.
+fn better(a: Result<Label, LabelError>, b: Result<Label, LabelError>) -> Result<Label, LabelError> {
+    let rank = |error: &LabelError| match error {
+        LabelError::Unusable(FormatError::Version { .. } | FormatError::Features { .. }) => 3,
+        LabelError::Unusable(FormatError::Magic { .. }) | LabelError::None => 0,
+        LabelError::Unreadable => 2,
+        LabelError::Unusable(_) => 1,
+    };
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok(if b.sequence > a.sequence { b } else { a }),
+        (Ok(a), Err(_)) => Ok(a),
+        (Err(_), Ok(b)) => Ok(b),
+        (Err(a), Err(b)) if rank(&b) > rank(&a) => Err(b),
+        (Err(a), Err(_)) => Err(a),
+    }
+}
+
+/// One disk's label and the state of its copies.
+struct Held {
+    label: Label,
+    /// Per copy; more than one reference: its write was not reaped [R7].
+    holds: [Arc<()>; LABEL_COPIES],
+}
+
+impl Held {
+    fn is_busy(&self, copy: usize) -> bool {
+        Arc::strong_count(&self.holds[copy]) > 1
+    }
+
+    /// Whether this copy may be rewritten now: it is at rest, and so is another one [R6, R7].
+    fn may_write(&self, copy: usize) -> bool {
+        let others = (0..LABEL_COPIES).filter(|&other| other != copy);
+        !self.is_busy(copy) && others.filter(|&other| !self.is_busy(other)).count() >= 1
+    }
+}
+
+/// What all labels of the pool say alike.
+#[derive(Clone, Copy)]
+struct Common {
+    claim: EpochClaim,
+    machine_id: [u8; 16],
+    open: bool,
+    states: MemberStates,
+}
+
+struct State {
+    held: BTreeMap<DiskIndex, Held>,
+    common: Common,
+}
+
+/// The labels of one pool, for writing.
+pub struct PoolLabels {
+    access: Access,
+    members: Arc<Members>,
+    state: Mutex<State>,
+}
+
+impl PoolLabels {
+    /// The labels as they were read, of the members at hand; `newest` is the one whose claim and
+    /// member states count.
+    pub fn new(
+        access: Access,
+        members: Arc<Members>,
+        labels: Vec<(DiskIndex, Label)>,
+        newest: &Label,
+    ) -> PoolLabels {
+        let held = labels.into_iter().map(|(disk, label)| {
+            let holds = std::array::from_fn(|_| Arc::new(()));
+            (disk, Held { label, holds })
+        });
+        let common = Common {
+            claim: newest.claim,
+            machine_id: newest.machine_id,
+            open: newest.open,
+            states: newest.member_states,
+        };
+        let state = State { held: held.collect(), common };
+        PoolLabels { access, members, state: Mutex::new(state) }
+    }
+
+    /// The claim that the labels state.
+    pub fn current(&self) -> EpochClaim {
+        self.state.lock().common.claim
+    }
+
+    /// Claims the next epoch with the random `id`, opens the pool for `machine_id`, and records who is
+    /// out. Members that do not take it are failed, at most m in all with those already out; else
+    /// `TooFewDisks`, and the pool must not be written to [R2, R11].
+    pub fn claim(&self, id: u64, machine_id: [u8; 16]) -> Result<EpochClaim, FleetError> {
+        let claim = {
+            let mut state = self.state.lock();
+            let before = state.common.claim;
+            assert!(before.epoch.0 < EPOCH_MAX, "16 million mounts are never reached");
+            let epoch = crate::base::Epoch(before.epoch.0 + 1);
+            state.common.claim = EpochClaim { epoch, id, parent_id: before.id };
+            state.common.machine_id = machine_id;
+            state.common.open = true;
+            state.common.claim
+        };
+        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
+        loop {
+            let sequence = self.members.sequence();
+            self.take_over_states();
+            let written = self.write_round(usize::MAX);
+            let active = self.members.active();
+            let have = active.iter().filter(|disk| written.contains(disk)).count();
+            if have < least {
+                return Err(FleetError::TooFewDisks { have, need: least });
+            }
+            // Late for its very first write: it is out, so that it cannot come back unnoticed.
+            for &disk in active.iter().filter(|disk| !written.contains(disk)) {
+                self.members.fail(disk, FailReason::Write);
+            }
+            if self.members.sequence() == sequence {
+                self.members.set_recorded(sequence);
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// Says in the labels that the pool is closed: the last write of an unmount. Best effort: a label
+    /// left open only makes the next mount look for a crash.
+    pub fn close(&self) {
+        self.state.lock().common.open = false;
+        self.write_round(usize::MAX);
+    }
+
+    /// Puts who is failed and who is missing into what the labels will say.
+    fn take_over_states(&self) {
+        let (mut failed, mut dropped) = (0u64, 0u64);
+        for member in self.members.all() {
+            let bit = 1u64 << member.index.0;
+            match member.state {
+                MemberState::Active => {}
+                MemberState::Failed => failed |= bit,
+                MemberState::Missing => dropped |= bit,
+            }
+        }
+        let mut state = self.state.lock();
+        let states = &mut state.common.states;
+        if (states.failed, states.dropped) != (failed, dropped) {
+            *states = MemberStates { sequence: states.sequence + 1, failed, dropped };
+        }
+    }
+
+    /// Rewrites the labels of all active members, copy after copy; does not wait long for the slow
+    /// once `enough` have a copy. Returns who has at least one durable copy of it.
+    fn write_round(&self, enough: usize) -> Vec<DiskIndex> {
+        let mut open: Vec<DiskIndex> = self.members.active();
+        let mut written: Vec<DiskIndex> = Vec::new();
+        for copy in 0..LABEL_COPIES {
+            let (disks, places) = self.plan_copy(copy, &open);
+            let enough = enough.min(places.len());
+            let results = self.access.write_durably(Class::Journal, &places, enough);
+            for (disk, result) in disks.into_iter().zip(results) {
+                match result {
+                    Ok(()) if !written.contains(&disk) => written.push(disk),
+                    Ok(()) => {}
+                    Err(miss) => {
+                        open.retain(|&other| other != disk);
+                        match miss {
+                            Miss::Late => self.members.late(disk),
+                            // A full host file system is not the disk's failure [R24].
+                            Miss::Failed(DiskError::HostFull) => {}
+                            Miss::Failed(error) => {
+                                self.members.fail(disk, FailReason::of_write(error));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        written
+    }
+
+    /// The writes of one copy on those of `open` where it may be written, each made from the newest
+    /// state.
+    fn plan_copy(&self, copy: usize, open: &[DiskIndex]) -> (Vec<DiskIndex>, Vec<WriteAt>) {
+        let mut state = self.state.lock();
+        let common = state.common;
+        let (mut disks, mut places) = (Vec::new(), Vec::new());
+        for &disk in open {
+            let Some(handle) = self.members.handle(disk) else { continue };
+            let Some(held) = state.held.get_mut(&disk).filter(|held| held.may_write(copy)) else {
+                continue;
+            };
+            let label = &mut held.label;
+            label.sequence += 1;
+            label.claim = common.claim;
+            label.machine_id = common.machine_id;
+            label.open = common.open;
+            label.member_states = common.states;
+            label.redundancy = self.members.redundancy();
+            places.push(WriteAt {
+                disk: handle,
+                offset: label.layout.label_offsets[copy],
+                data: Slice::copy_of(&label.encode()),
+                hold: held.holds[copy].clone(),
+            });
+            disks.push(disk);
+        }
+        (disks, places)
+    }
+}
+
+impl RecordMembers for PoolLabels {
+    /// One try: with everything that failed meanwhile taken along. `TooFewDisks` if fewer than
+    /// min(active, m+1) members have it in time, or fewer than N - m are left.
+    fn record(&self) -> Result<(), FleetError> {
+        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
+        loop {
+            let sequence = self.members.sequence();
+            self.take_over_states();
+            let written = self.write_round(self.members.parity() + 1);
+            if self.members.sequence() != sequence {
+                continue;
+            }
+            let active = self.members.active();
+            let need = active.len().min(self.members.parity() + 1);
+            let have = active.iter().filter(|disk| written.contains(disk)).count();
+            if active.len() < least {
+                return Err(FleetError::TooFewDisks { have: active.len(), need: least });
+            }
+            if have < need {
+                return Err(FleetError::TooFewDisks { have, need });
+            }
+            self.members.set_recorded(sequence);
+            return Ok(());
+        }
+    }
+}
