@@ -146,18 +146,21 @@ impl Checkpoint {
         let need = self.quorum.need()?;
         let (disks, places) = self.plan(root)?;
         let results = self.access.write_durably(Class::Flush, &places, need);
-        let mut written = Vec::new();
+        let (mut written, mut late) = (Vec::new(), Vec::new());
         for (disk, result) in disks.into_iter().zip(results) {
             match result {
                 Ok(()) => written.push(disk),
-                Err(Miss::Late) => self.quorum.members().late(disk),
+                Err(Miss::Late) => {
+                    self.quorum.members().late(disk);
+                    late.push(disk);
+                }
                 Err(Miss::Failed(DiskError::HostFull)) => {}
                 Err(Miss::Failed(error)) => {
                     self.quorum.members().fail(disk, FailReason::of_write(error));
                 }
             }
         }
-        let result = self.settle(&written);
+        let result = self.settle(&written, &late);
         let mut state = self.state.lock();
         state.busy = false;
         if result.is_ok() {
@@ -172,11 +175,14 @@ impl Checkpoint {
     }
 
     /// Step 3: enough copies on disks that are still active, and the labels know of the others.
-    fn settle(&self, written: &[DiskIndex]) -> Result<(), FleetError> {
+    fn settle(&self, written: &[DiskIndex], late: &[DiskIndex]) -> Result<(), FleetError> {
         loop {
             let need = self.quorum.need()?;
             let active = self.quorum.members().active();
             let have = written.iter().filter(|disk| active.contains(disk)).count();
+            if have < need && self.quorum.give_up(written, late) {
+                continue;
+            }
             if have < need {
                 return Err(FleetError::TooFewDisks { have, need });
             }

@@ -10,10 +10,12 @@
 //!   acknowledgement that does without it. A mount needs all but m members, so it meets a survivor,
 //!   and learns there that what the dropped member says is old.
 
+use crate::base::DiskIndex;
 use crate::base::sync::Arc;
 
 use super::error::FleetError;
 use super::members::Members;
+use super::reports::FailReason;
 
 /// Writes the member table into the survivors' labels. Implemented by `pool`, which owns labels.
 pub trait RecordMembers: Send + Sync {
@@ -55,6 +57,25 @@ impl Quorum {
     /// Copies that are written: `min(active, m + 2)` [R1].
     pub fn wish(&self) -> usize {
         self.members.active().len().min(self.members.parity() + 2)
+    }
+
+    /// [R11] Goes on without the `late`, which had all the time a write may take, if that is enough:
+    /// then they are failed. It is not if more than m members would be out, or if the others do not
+    /// have it `durable` either: when all disks stall together none is to blame. True if it did.
+    pub fn give_up(&self, durable: &[DiskIndex], late: &[DiskIndex]) -> bool {
+        let active = self.members.active();
+        let (late, rest): (Vec<DiskIndex>, Vec<DiskIndex>) =
+            active.iter().partition(|disk| late.contains(disk));
+        let parity = self.members.parity();
+        let have = rest.iter().filter(|disk| durable.contains(disk)).count();
+        let out = self.members.len() - rest.len();
+        if late.is_empty() || rest.is_empty() || out > parity || have < rest.len().min(parity + 1) {
+            return false;
+        }
+        for disk in late {
+            self.members.fail(disk, FailReason::Late);
+        }
+        true
     }
 
     /// Whether the labels know every change of the member table [R2].

@@ -25,6 +25,9 @@ pub enum FailReason {
     /// The device is gone.
     #[error("the device is gone")]
     Gone,
+    /// It did not answer for so long that the others went on without it, which at most m can [R11].
+    #[error("it does not answer")]
+    Late,
     /// Whoever administers the pool said so.
     #[error("it was taken out")]
     TakenOut,

@@ -185,7 +185,7 @@ impl PoolLabels {
             }
             // Late for its very first write: it is out, so that it cannot come back unnoticed.
             for &disk in active.iter().filter(|disk| !written.contains(disk)) {
-                self.members.fail(disk, FailReason::Write);
+                self.members.fail(disk, FailReason::Late);
             }
             if self.members.sequence() == sequence {
                 self.members.set_recorded(sequence);

@@ -13,7 +13,9 @@
 //! 5. *Record*: members that were failed are recorded as dropped on the survivors' labels [R2]. As 4.
 //! 6. *Acknowledge*: only in memory. The next entry states it on disk.
 
-use crate::base::limits::JOURNAL_LATE_MS;
+use std::time::Duration;
+
+use crate::base::limits::{JOURNAL_LATE_MS, WRITE_DEADLINE_MS};
 use crate::base::sync::atomic::Ordering;
 use crate::base::{DiskIndex, DiskUuid, Lsn, Ticks};
 use crate::fleet::disk::{Class, DiskError, Fan, Operation, Request, Slice};
@@ -137,10 +139,11 @@ impl Journal {
 
     /// Step 6, or keeping the batch bound for a retry.
     pub(super) fn unbind(&self, pending: Pending, result: &Result<(), FleetError>) {
+        let need = self.context.quorum.need().unwrap_or(0);
+        self.set_suspended(result.is_err() && self.suspended(), need);
         {
             let mut state = self.state.lock();
             state.busy = false;
-            state.suspended = false;
             if result.is_ok() {
                 state.acked = pending.lsn;
                 state.acked_crc = pending.batch_crc;
@@ -187,6 +190,7 @@ impl Journal {
                 return (pending, Err(FleetError::Stopped));
             }
             if suspended {
+                self.give_up_late(&pending);
                 self.bring_back();
             }
             self.wait_for_copies(&pending, suspended);
@@ -296,13 +300,28 @@ impl Journal {
         self.event.notify();
     }
 
-    /// Durable copies on disks that are active: one per disk counts.
+    /// [R11] Nobody left to take the copies of those who are late: goes on without them if the rest
+    /// is enough.
+    fn give_up_late(&self, pending: &Pending) {
+        let now = self.context.access.clock.now();
+        let patience = Duration::from_millis(WRITE_DEADLINE_MS - JOURNAL_LATE_MS);
+        let late: Vec<DiskIndex> = (pending.flight.legs.iter())
+            .filter(|leg| !leg.open.is_empty() && leg.late_at + patience <= now)
+            .map(|leg| leg.disk)
+            .collect();
+        self.context.quorum.give_up(&self.durable_on(pending), &late);
+    }
+
+    /// Durable copies: one per active disk counts.
     fn durable(&self, pending: &Pending) -> usize {
-        let active = self.members().active();
-        let durable = |disk: &&DiskIndex| {
-            pending.flight.legs.iter().any(|leg| leg.disk == **disk && leg.is_durable())
+        self.durable_on(pending).len()
+    }
+
+    fn durable_on(&self, pending: &Pending) -> Vec<DiskIndex> {
+        let durable = |disk: &DiskIndex| {
+            pending.flight.legs.iter().any(|leg| leg.disk == *disk && leg.is_durable())
         };
-        active.iter().filter(durable).count()
+        self.members().active().into_iter().filter(durable).collect()
     }
 
     /// Starts copies until min(active, m+2) are durable or hoped for. Returns how many are hoped for:
