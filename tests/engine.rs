@@ -8,6 +8,8 @@ mod canary;
 mod conformance;
 #[path = "engine/crash.rs"]
 mod crash;
+#[path = "engine/file_system.rs"]
+mod file_system;
 #[path = "engine/harness.rs"]
 mod harness;
 #[path = "engine/ops.rs"]

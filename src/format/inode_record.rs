@@ -101,6 +101,7 @@ impl InodeRecord {
     /// As the value under `Key::inode`.
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.mode <= 0o7777 && self.links <= LINKS_MAX && self.size <= FILE_BYTES_MAX);
+        assert!(self.flags == 0, "no flags are known yet");
         assert!(self.target.len() <= SYMLINK_BYTES_MAX, "targets have at most 4095 bytes");
         let mut out = Writer::with_capacity(INODE_BYTES + self.target.len());
         out.u8(VERSION).u8(self.kind as u8).u16(self.mode);

@@ -51,3 +51,6 @@ pub use shard_header::{
     HEADER_CELLS_MAX, ObjectHead, RawShardHeader, SHARD_HEADER_BYTES, ShardHeader,
 };
 pub use space_snapshot::{GroupState, Run, SpaceSnapshot};
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,10 @@ pub trait Subject {
     fn list(&mut self, dir: Ino) -> Result<Vec<(Name, Ino, Kind)>, String>;
     /// The inode that a name means.
     fn lookup(&mut self, dir: Ino, name: &[u8]) -> Result<Ino, String>;
-    /// Everything but content, and the link count.
+    /// Everything but content and the target of a symlink, and the link count.
     fn stat(&mut self, ino: Ino) -> Result<(Body, u32), String>;
+    /// The target of a symlink.
+    fn target(&mut self, ino: Ino) -> Result<Vec<u8>, String>;
     /// Bytes of a file; fewer only at its end.
     fn read(&mut self, ino: Ino, offset: u64, length: u64) -> Result<Vec<u8>, String>;
     /// The next data at or after `offset`.
@@ -33,6 +35,8 @@ pub struct Dump {
     pub bodies: BTreeMap<Ino, (Body, u32)>,
     /// Names by directory.
     pub entries: BTreeMap<Ino, BTreeMap<Name, Ino>>,
+    /// Inodes whose content was read: their access times may have changed since they were seen.
+    pub accessed: Vec<Ino>,
 }
 
 impl Dump {
@@ -72,9 +76,19 @@ impl Dump {
         if is_new {
             let (mut body, links) =
                 subject.stat(ino).map_err(|why| format!("{path} ({ino}): stat: {why}"))?;
-            if body.kind == Kind::File {
-                body.content = read_all(subject, ino, body.size)
-                    .map_err(|why| format!("{path} ({ino}): {why}"))?;
+            let told = |why| format!("{path} ({ino}): {why}");
+            match body.kind {
+                Kind::File => {
+                    let (content, accessed) = read_all(subject, ino, body.size).map_err(told)?;
+                    body.content = content;
+                    self.accessed.extend(accessed.then_some(ino));
+                }
+                Kind::Symlink => {
+                    body.target = subject.target(ino).map_err(told)?;
+                    self.accessed.push(ino);
+                }
+                Kind::Directory => self.accessed.push(ino),
+                _ => {}
             }
             self.bodies.insert(ino, (body, links));
         }
@@ -126,8 +140,10 @@ impl Dump {
     }
 }
 
-fn read_all(subject: &mut dyn Subject, ino: Ino, size: u64) -> Result<Content, String> {
+/// All bytes, and whether any read was needed for that.
+fn read_all(subject: &mut dyn Subject, ino: Ino, size: u64) -> Result<(Content, bool), String> {
     let mut content = Content::default();
+    let mut accessed = false;
     let mut offset = 0;
     while offset < size {
         if size > READ_WHOLE_BYTES {
@@ -143,6 +159,7 @@ fn read_all(subject: &mut dyn Subject, ino: Ino, size: u64) -> Result<Content, S
         }
         content.write(offset, &bytes);
         offset += length;
+        accessed = true;
     }
-    Ok(content)
+    Ok((content, accessed))
 }

@@ -4,4 +4,6 @@
 pub mod assemble;
 pub mod create;
 pub mod labels;
+pub mod open;
+mod root_keeper;
 pub mod threads;

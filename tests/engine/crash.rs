@@ -123,9 +123,13 @@ fn recover_and_check<M: Machine>(
 ) -> Result<(Recovered<M>, Dump), Finding> {
     let told = |why: Finding| format!("after a crash, recovered with {how:?}:\n{why}");
     let mut target = M::recover(snapshot, how).map_err(told)?;
+    target.set_now(moment.now);
     let dump = Dump::take(&mut target).map_err(told)?;
     let survived = moment.pool.check_crash(moment.floor, &dump, moment.known).map_err(told)?;
-    let pool = moment.pool.recovered(&dump, &survived);
+    let mut pool = moment.pool.recovered(&dump, &survived);
+    if !target.abilities().quiet {
+        dump.accessed.iter().for_each(|ino| pool.accessed(survived.inodes[ino], moment.now));
+    }
     let used = moment.used.iter().chain(survived.inodes.keys()).copied().collect();
     Ok((Recovered { target, pool, known: survived.inodes, used }, dump))
 }
@@ -147,7 +151,8 @@ fn check_again<M: Machine>(
         let how = How { seed: random.next_u64(), missing: 0, snapshot_in: None };
         let told = |why: Finding| format!("I8: crashed again {when} the recovery: {why}");
         let (_, again) = recover_and_check::<M>(snapshot, moment, how).map_err(told)?;
-        recovered.pool.check_now(&again, &recovered.known).map_err(told)?;
+        let pool = &recovered.pool;
+        pool.check_crash(&pool.floor(), &again, &recovered.known).map_err(told)?;
     }
     Ok(recovered)
 }

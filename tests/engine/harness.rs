@@ -27,6 +27,8 @@ pub struct Moment<'a> {
     pub known: &'a BTreeMap<Ino, Ino>,
     /// Inode numbers that the target had used before the step began.
     pub used: &'a [Ino],
+    /// The time it is.
+    pub now: WallTime,
 }
 
 /// A write is cut into pieces of this, as the kernel does.
@@ -100,8 +102,15 @@ impl<T: Target> Harness<T> {
 
     /// Compares the whole tree, by two walks.
     pub fn compare(&mut self) -> Result<(), Finding> {
+        self.tick();
         let dump = Dump::take(&mut self.target)?;
-        self.pool.check_now(&dump, &self.known)
+        self.pool.check_now(&dump, &self.known)?;
+        if !self.target.abilities().quiet {
+            for theirs in &dump.accessed {
+                self.pool.accessed(self.known[theirs], self.now());
+            }
+        }
+        Ok(())
     }
 
     /// One operation; nothing if what it aims at does not exist.
@@ -327,15 +336,16 @@ impl<T: Target> Harness<T> {
                 self.write(ino, 0, &bytes(fill, length), false)
             }
             Op::Truncate { size, kill, .. } => self.truncate(ino, size, kill && abilities.callers),
-            Op::Allocate { at, length, how, .. } => {
+            Op::Allocate { at, length, how, kill, .. } => {
                 use isotherm::model::Reserve::{Zero, ZeroKeepSize};
                 if !abilities.zero_range && matches!(how, Zero | ZeroKeepSize) {
                     return Ok(());
                 }
+                let kill = kill && abilities.callers;
                 self.step(
                     &[ino],
-                    |target, _| target.fallocate(theirs, at, length, how),
-                    |pool, now| pool.run(|tree| tree.fallocate(ino, at, length, how, false, now)),
+                    |target, _| target.fallocate(theirs, at, length, how, kill),
+                    |pool, now| pool.run(|tree| tree.fallocate(ino, at, length, how, kill, now)),
                 )
             }
             Op::Seek { at, data, .. } => self.seek(ino, at, data),
@@ -561,12 +571,23 @@ impl<T: Target> Harness<T> {
                 self.check_stat(ino)?;
             }
         }
+        self.forget_dead();
         match self.hook.as_mut() {
             Some(hook) => {
                 let (pool, known, used) = (&self.pool, &self.known, &self.used);
-                hook(&mut self.target, Moment { pool, floor: &floor, known, used })
+                hook(&mut self.target, Moment { pool, floor: &floor, known, used, now })
             }
             None => Ok(()),
+        }
+    }
+
+    /// What has no name and is not open is known to nobody.
+    fn forget_dead(&mut self) {
+        let tree = self.pool.tree();
+        let gone = |ours: &&Ino| tree.body(**ours).is_err();
+        for ours in self.theirs.keys().filter(gone).copied().collect::<Vec<_>>() {
+            let theirs = self.theirs.remove(&ours).expect("it was just there");
+            self.target.forget(theirs);
         }
     }
 
@@ -574,6 +595,7 @@ impl<T: Target> Harness<T> {
         let (found, links) = self.target.stat(self.theirs[&ino])?;
         let mut expected: Body = self.pool.tree().body(ino).expect("it exists").clone();
         expected.content = found.content.clone();
+        expected.target = found.target.clone();
         if expected.kind == Kind::Directory {
             expected.size = found.size;
         }

@@ -103,6 +103,7 @@ pub enum Op {
         at: u64,
         length: u64,
         how: Reserve,
+        kill: bool,
     },
     Seek {
         file: Pick,
@@ -232,6 +233,7 @@ fn operation(random: &mut Random, mix: Mix) -> Op {
                 Reserve::Zero,
                 Reserve::ZeroKeepSize,
             ][random.below(5) as usize],
+            kill: random.one_in(4),
         },
         79..81 => Op::Seek { file: pick(random), at: offset(random, mix), data: random.one_in(2) },
         81..87 => Op::Set { inode: pick(random), set: set(random) },

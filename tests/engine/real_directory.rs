@@ -141,8 +141,12 @@ impl Subject for RealDirectory {
         body.mtime = self.translate(stat.st_mtime, stat.st_mtime_nsec);
         body.ctime = self.translate(stat.st_ctime, stat.st_ctime_nsec);
         body.btime = self.born(ino);
-        body.target = self.targets.get(&ino).cloned().unwrap_or_default();
         Ok((body, stat.st_nlink as u32))
+    }
+
+    fn target(&mut self, ino: Ino) -> Result<Vec<u8>, String> {
+        // Reading it leaves a trace: what it was made with must do; `readlink` compares.
+        Ok(self.targets[&ino].clone())
     }
 
     fn read(&mut self, ino: Ino, offset: u64, length: u64) -> Result<Vec<u8>, String> {
@@ -169,7 +173,7 @@ impl Target for RealDirectory {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { xattrs: false, callers: false, zero_range: false }
+        Abilities { xattrs: false, callers: false, zero_range: false, quiet: true }
     }
 
     fn make(&mut self, dir: Ino, name: &[u8], new: &New, caller: Caller) -> Reply<Ino> {
@@ -282,7 +286,7 @@ impl Target for RealDirectory {
         Ok(())
     }
 
-    fn fallocate(&mut self, ino: Ino, offset: u64, length: u64, how: Reserve) -> Reply<()> {
+    fn fallocate(&mut self, ino: Ino, at: u64, length: u64, how: Reserve, _: bool) -> Reply<()> {
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let flags = match how {
             Reserve::Extend => FallocateFlags::empty(),
@@ -292,7 +296,7 @@ impl Target for RealDirectory {
             Reserve::ZeroKeepSize => FallocateFlags::FALLOC_FL_ZERO_RANGE | keep,
         };
         let file = self.file(ino, true).map_err(broken)?;
-        nix::fcntl::fallocate(&file, flags, offset as i64, length as i64).map_err(refused)
+        nix::fcntl::fallocate(&file, flags, at as i64, length as i64).map_err(refused)
     }
 
     fn seek(&mut self, ino: Ino, offset: u64, data: bool) -> Reply<Option<u64>> {
@@ -329,6 +333,10 @@ impl Target for RealDirectory {
 
     fn sync(&mut self) -> Reply<()> {
         Ok(())
+    }
+
+    fn forget(&mut self, _ino: Ino) {
+        // Kept open, so that its number does not come again.
     }
 
     fn pass(&mut self, _ms: u64) {}

@@ -121,7 +121,12 @@ impl Subject for StandIn {
 
     fn stat(&mut self, ino: Ino) -> Result<(Body, u32), String> {
         let body = self.tree.body(ino).map_err(|refusal| format!("{refusal:?}"))?.clone();
-        Ok((Body { content: Default::default(), ..body }, self.tree.links(ino)))
+        let links = self.tree.links(ino);
+        Ok((Body { content: Default::default(), target: Vec::new(), ..body }, links))
+    }
+
+    fn target(&mut self, ino: Ino) -> Result<Vec<u8>, String> {
+        self.tree.body(ino).map(|body| body.target.clone()).map_err(|r| format!("{r:?}"))
     }
 
     fn read(&mut self, ino: Ino, offset: u64, length: u64) -> Result<Vec<u8>, String> {
@@ -140,7 +145,7 @@ impl Target for StandIn {
         self.now = now;
     }
     fn abilities(&self) -> Abilities {
-        Abilities { xattrs: true, callers: true, zero_range: true }
+        Abilities { xattrs: true, callers: true, zero_range: true, quiet: true }
     }
     fn make(&mut self, dir: Ino, name: &[u8], new: &New, caller: Caller) -> Reply<Ino> {
         self.run(|tree, now| tree.make(dir, name, new.clone(), caller, now))
@@ -177,8 +182,8 @@ impl Target for StandIn {
     fn setattr(&mut self, ino: Ino, set: SetAttr, kill: bool) -> Reply<()> {
         self.run(|tree, now| tree.setattr(ino, set, kill, now))
     }
-    fn fallocate(&mut self, ino: Ino, offset: u64, length: u64, how: Reserve) -> Reply<()> {
-        self.run(|tree, now| tree.fallocate(ino, offset, length, how, false, now))
+    fn fallocate(&mut self, ino: Ino, at: u64, length: u64, how: Reserve, kill: bool) -> Reply<()> {
+        self.run(|tree, now| tree.fallocate(ino, at, length, how, kill, now))
     }
     fn seek(&mut self, ino: Ino, offset: u64, data: bool) -> Reply<Option<u64>> {
         let body = self.tree.body(ino).map_err(Failure::Refused)?;
@@ -208,6 +213,7 @@ impl Target for StandIn {
     fn sync(&mut self) -> Reply<()> {
         self.make_durable()
     }
+    fn forget(&mut self, _ino: Ino) {}
     fn pass(&mut self, _ms: u64) {
         let _ = self.run(|_, _| Ok(()));
     }

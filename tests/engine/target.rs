@@ -34,7 +34,7 @@ pub trait Target: Subject {
     fn access(&mut self, ino: Ino, offset: u64, length: u64) -> Reply<Vec<u8>>;
     fn write(&mut self, ino: Ino, offset: u64, bytes: &[u8], kill: bool) -> Reply<()>;
     fn setattr(&mut self, ino: Ino, set: SetAttr, kill: bool) -> Reply<()>;
-    fn fallocate(&mut self, ino: Ino, offset: u64, length: u64, how: Reserve) -> Reply<()>;
+    fn fallocate(&mut self, ino: Ino, at: u64, length: u64, how: Reserve, kill: bool) -> Reply<()>;
     /// None: ENXIO.
     fn seek(&mut self, ino: Ino, offset: u64, data: bool) -> Reply<Option<u64>>;
     fn setxattr(&mut self, ino: Ino, name: &[u8], value: &[u8], mode: XattrMode) -> Reply<()>;
@@ -45,6 +45,8 @@ pub trait Target: Subject {
     fn readdir(&mut self, dir: Ino, at_a_time: u32) -> Reply<Vec<(Name, Ino, Kind)>>;
     fn fsync(&mut self, ino: Ino, kind: Kind) -> Reply<()>;
     fn sync(&mut self) -> Reply<()>;
+    /// Nobody knows this inode any more: it has no name and is not open.
+    fn forget(&mut self, ino: Ino);
     /// Lets time pass.
     fn pass(&mut self, ms: u64);
 }
@@ -58,4 +60,6 @@ pub struct Abilities {
     pub callers: bool,
     /// fallocate that zeroes.
     pub zero_range: bool,
+    /// Looking ([`Subject`]) leaves access times alone.
+    pub quiet: bool,
 }

@@ -8,9 +8,9 @@ use crate::base::sync::OnceLock;
 
 /// Outputs made in one pass over a piece: as many sums as fit the registers twice.
 pub(super) const ROWS_PER_PASS: usize = 4;
-/// Bytes of each input in one piece. With 4 KiB, 8 data shards fit the first-level cache, 31 the second,
-/// so that a second pass (more than four outputs) finds them there.
-const PIECE_BYTES: usize = 4 << 10;
+/// Bytes of each input in one piece, where a second pass is needed (more than four outputs): 31 of them
+/// fit a second-level cache of 512 KiB and more, so that the second pass finds them there.
+const PIECE_BYTES: usize = 8 << 10;
 
 /// A way to compute; all give the same bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +79,10 @@ impl Kernel {
         let Some(length) = outputs.first().map(|output| output.len()) else { return };
         assert!(inputs.iter().all(|input| input.len() == length), "all shards have one length");
         assert!(outputs.iter().all(|output| output.len() == length), "all shards have one length");
-        for start in (0..length).step_by(PIECE_BYTES) {
-            let range = start..length.min(start + PIECE_BYTES);
+        let one_pass = coefficients.rows() <= ROWS_PER_PASS;
+        let piece_bytes = if one_pass { length.max(1) } else { PIECE_BYTES };
+        for start in (0..length).step_by(piece_bytes) {
+            let range = start..length.min(start + piece_bytes);
             for first in (0..coefficients.rows()).step_by(ROWS_PER_PASS) {
                 let rows = first..coefficients.rows().min(first + ROWS_PER_PASS);
                 let done = match self {

@@ -94,8 +94,8 @@ impl Generator {
         let inverse = self.inverse(&parities, &absent);
         // Rows that make each data shard: known ones are copied, absent ones solved for.
         let mut data = Coefficients::zeros(k, k);
-        for shard in 0..k {
-            if let Some(column) = column_of[shard] {
+        for (shard, column) in column_of[..k].iter().enumerate() {
+            if let Some(column) = *column {
                 data.row_mut(shard)[column] = 1;
             }
         }
@@ -104,9 +104,9 @@ impl Generator {
                 let equation = self.parity.row(parity - k);
                 let row = data.row_mut(shard);
                 row[column_of[parity].expect("it is a source")] ^= factor;
-                for known in 0..k {
-                    if let Some(column) = column_of[known] {
-                        row[column] ^= galois_8::mul(factor, equation[known]);
+                for (column, &coefficient) in column_of[..k].iter().zip(equation) {
+                    if let Some(column) = *column {
+                        row[column] ^= galois_8::mul(factor, coefficient);
                     }
                 }
             }

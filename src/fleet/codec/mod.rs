@@ -14,6 +14,7 @@
 //!
 //! Not here: checksums (`format::checksum`); which shards to use (`object::read_plan`).
 
+#[cfg(any(test, target_arch = "x86_64"))]
 mod field;
 mod kernel;
 mod matrix;

@@ -5,8 +5,8 @@ use reed_solomon_erasure::galois_8::ReedSolomon;
 use super::*;
 use crate::base::Random;
 
-/// Lengths around the vectors' (32, 64, 128) and the piece's (4096).
-const LENGTHS: [usize; 14] = [0, 1, 31, 63, 64, 65, 127, 128, 129, 500, 4095, 4096, 4097, 9001];
+/// Lengths around the vectors' (32, 64, 128) and the piece's (8192).
+const LENGTHS: [usize; 14] = [0, 1, 31, 63, 64, 65, 127, 128, 129, 500, 4095, 4096, 8193, 17_001];
 
 /// Data and parity shards of random bytes, the parity made by the crate.
 fn oracle_shards(random: &mut Random, k: usize, m: usize, length: usize) -> Vec<Vec<u8>> {
@@ -78,6 +78,25 @@ fn every_geometry_encodes_as_the_oracle() {
             assert_eq!(encode(Codec::new(k, m), &shards[..k]), &shards[k..], "{k}+{m}");
         }
     }
+}
+
+/// The matrix is part of the disk format: these bytes never change, though the crate could. They were
+/// derived apart from it: V * inverse(V_top) with V[r][c] = r^c, in another language.
+#[test]
+fn the_matrix_of_codec_1_is_frozen() {
+    let rows = |k, m| {
+        let parity = matrix::generator(k, m).parity_rows();
+        (0..m).map(|row| parity.row(row).to_vec()).collect::<Vec<_>>()
+    };
+    assert_eq!(rows(1, 2), [[1], [1]]);
+    assert_eq!(rows(4, 2), [[27, 28, 18, 20], [28, 27, 20, 18]]);
+    assert_eq!(rows(6, 2), [[7, 6, 5, 4, 3, 2], [6, 7, 4, 5, 2, 3]]);
+    let [a, b, c] = [
+        [26, 132, 186, 51, 231, 16, 198, 39],
+        [132, 26, 51, 186, 16, 231, 39, 198],
+        [186, 51, 26, 132, 198, 39, 231, 16],
+    ];
+    assert_eq!(rows(8, 3), [a, b, c]);
 }
 
 /// All subsets of `0..n` with `size` elements.

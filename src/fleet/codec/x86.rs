@@ -27,6 +27,17 @@ struct Pass<'a, const ROWS: usize> {
     factors: &'a [[u8; ROWS]],
 }
 
+impl<const ROWS: usize> Pass<'_, ROWS> {
+    /// The constants as bit matrices, loaded with a broadcast where they are used.
+    fn matrices(&self) -> [[u64; ROWS]; SHARDS_MAX] {
+        let mut matrices = [[0; ROWS]; SHARDS_MAX];
+        for (matrix, factors) in matrices.iter_mut().zip(self.factors) {
+            *matrix = factors.map(|factor| AFFINE[usize::from(factor)]);
+        }
+        matrices
+    }
+}
+
 /// Computes the outputs `rows` over the bytes `range`, as far as whole vectors go; returns where the
 /// caller must go on. `kernel` is one that `Kernel::supported` named.
 pub(super) fn combine(
@@ -100,10 +111,7 @@ fn combine_rows<const ROWS: usize>(
 /// The CPU has AVX-512F and GFNI; all pointers of the pass are valid for `count * 128` bytes.
 #[target_feature(enable = "avx512f,gfni")]
 unsafe fn avx512_gfni<const ROWS: usize>(pass: &Pass<'_, ROWS>, count: usize) {
-    let mut matrices = [[_mm512_setzero_si512(); ROWS]; SHARDS_MAX];
-    for (matrix, factors) in matrices.iter_mut().zip(pass.factors) {
-        *matrix = factors.map(|factor| _mm512_set1_epi64(AFFINE[usize::from(factor)] as i64));
-    }
+    let matrices = pass.matrices();
     for position in (0..count).map(|index| index * 128) {
         let mut sums = [[_mm512_setzero_si512(); 2]; ROWS];
         for (input, matrices) in pass.inputs.iter().zip(&matrices) {
@@ -113,6 +121,7 @@ unsafe fn avx512_gfni<const ROWS: usize>(pass: &Pass<'_, ROWS>, count: usize) {
                 [_mm512_loadu_si512(at.cast()), _mm512_loadu_si512(at.add(64).cast())]
             };
             for (sum, &matrix) in sums.iter_mut().zip(matrices) {
+                let matrix = _mm512_set1_epi64(matrix as i64);
                 for half in 0..2 {
                     let product = _mm512_gf2p8affine_epi64_epi8::<0>(data[half], matrix);
                     sum[half] = _mm512_xor_si512(sum[half], product);
@@ -134,16 +143,14 @@ unsafe fn avx512_gfni<const ROWS: usize>(pass: &Pass<'_, ROWS>, count: usize) {
 /// The CPU has AVX2 and GFNI; all pointers of the pass are valid for `count * 64` bytes.
 #[target_feature(enable = "avx2,gfni")]
 unsafe fn avx2_gfni<const ROWS: usize>(pass: &Pass<'_, ROWS>, count: usize) {
-    let mut matrices = [[_mm256_setzero_si256(); ROWS]; SHARDS_MAX];
-    for (matrix, factors) in matrices.iter_mut().zip(pass.factors) {
-        *matrix = factors.map(|factor| _mm256_set1_epi64x(AFFINE[usize::from(factor)] as i64));
-    }
+    let matrices = pass.matrices();
     for position in (0..count).map(|index| index * 64) {
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
         for (input, matrices) in pass.inputs.iter().zip(&matrices) {
             // SAFETY: `position + 64 <= count * 64`, for which the input is valid; unaligned loads.
             let data: [__m256i; 2] = unsafe { load_256(*input, position) };
             for (sum, &matrix) in sums.iter_mut().zip(matrices) {
+                let matrix = _mm256_set1_epi64x(matrix as i64);
                 for half in 0..2 {
                     let product = _mm256_gf2p8affine_epi64_epi8::<0>(data[half], matrix);
                     sum[half] = _mm256_xor_si256(sum[half], product);

@@ -184,3 +184,89 @@ impl FanView<'_> {
         (0..self.slots.len()).filter_map(|slot| self.result(slot))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::simulation::World;
+    use crate::base::sync::atomic::{AtomicU32, Ordering};
+    use crate::base::{Clock, MIB};
+    use crate::fleet::disk::sim::SimParameters;
+    use crate::fleet::disk::{Class, Operation, SimDisk, Slice};
+    use std::time::Duration;
+
+    struct Held(Arc<AtomicU32>);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn write(offset: u64) -> Request {
+        let data = Slice::copy_of(&[1; 4096]);
+        let operation = Operation::Write { offset, data, durable: false };
+        Request { operation, class: Class::Flush, deadline: None }
+    }
+
+    fn disks(world: &Arc<World>, count: usize) -> (Vec<Arc<SimDisk>>, Vec<DiskHandle>) {
+        let make = |index| SimDisk::new(world, SimParameters::quick(&format!("d{index}"), MIB));
+        let disks: Vec<Arc<SimDisk>> = (0..count).map(make).collect();
+        let handles = disks.iter().map(|disk| disk.clone() as DiskHandle).collect();
+        (disks, handles)
+    }
+
+    #[test]
+    fn a_fan_waits_for_enough_and_not_for_all() {
+        let world = World::new(1);
+        let (disks, handles) = disks(&world, 3);
+        disks[1].set_hang(true);
+        let fan = Fan::new(3);
+        for (slot, disk) in handles.iter().enumerate() {
+            fan.submit(slot, disk, write(0));
+        }
+        assert!(fan.wait(&*world, None, |view| view.succeeded() == 2));
+        assert_eq!(fan.look(|view| (view.pending(), view.failed())), (1, 0));
+        assert!(fan.look(|view| view.is_pending(1) && view.result(0) == Some(Ok(()))));
+        assert!(fan.take(0).is_some() && fan.take(0).is_none() && fan.take(1).is_none());
+        let deadline = world.now() + Duration::from_secs(1);
+        assert!(!fan.wait(&*world, Some(deadline), |view| view.pending() == 0));
+        assert_eq!(world.now(), deadline);
+        // The late shard goes to another disk, under a slot of its own.
+        fan.submit(3, &handles[0], write(4096));
+        assert!(fan.wait(&*world, None, |view| view.result(3).is_some()));
+    }
+
+    #[test]
+    fn r7_a_guard_outlives_its_fan_until_the_write_is_reaped() {
+        let world = World::new(2);
+        let (disks, handles) = disks(&world, 2);
+        disks[0].set_hang(true);
+        let held = Arc::new(AtomicU32::new(2));
+        let fan = Fan::new(2);
+        for (slot, disk) in handles.iter().enumerate() {
+            fan.submit_guarded(slot, disk, write(0), Box::new(Held(held.clone())));
+        }
+        assert!(fan.wait(&*world, None, |view| view.succeeded() == 1));
+        drop(fan);
+        world.run_for(Duration::from_secs(60));
+        assert_eq!(held.load(Ordering::SeqCst), 1, "the hung write still holds its place");
+        disks[0].set_hang(false);
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(held.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn only_what_still_waits_is_cancelled() {
+        let world = World::new(3);
+        let (disks, handles) = disks(&world, 1);
+        disks[0].set_hang(true);
+        let fan = Fan::new(0);
+        for slot in 0..40 {
+            fan.submit(slot, &handles[0], write(slot as u64 * 4096));
+        }
+        assert!(!fan.cancel(0), "it is on the device");
+        assert!(fan.cancel(39) && !fan.cancel(39) && !fan.cancel(40));
+        assert_eq!(fan.take(39).map(|outcome| outcome.result), Some(Err(DiskError::Cancelled)));
+    }
+}

@@ -6,7 +6,8 @@
 //! * **Depth.** One class alone may fill the drive's own queue (16 to 32 requests: a shallower one
 //!   costs 19 to 32 % of saturated random reads). As soon as another class waits, or a deadline is
 //!   near, each class counts itself and the more urgent ones against `depth_shared`, so that less
-//!   urgent work in flight never keeps a reader out. Large requests are also limited in bytes.
+//!   urgent work in flight never keeps a reader out; a class that is owed a turn may have two in
+//!   flight beyond that. Large requests are also limited in bytes.
 //! * **Order.** First what is near its deadline, then a class that is owed its minimum share, then
 //!   the most urgent class. Within a class the nearest deadline first; a request without one counts
 //!   as due `PATIENCE` after it came, so nothing waits for ever. A deadline that has passed makes
@@ -283,9 +284,10 @@ impl<T> Queue<T> {
             return total < self.rules.depth_alone[class];
         }
         let ahead: u32 = self.in_flight[..=class].iter().sum();
-        let background = Class::Background as usize;
-        ahead < self.rules.depth_shared
-            && (class != background || self.in_flight[background] < self.rules.depth_background)
+        let few = self.in_flight[class] < self.rules.depth_background;
+        // Who is owed a turn gets it although the more urgent classes keep their places taken.
+        let background = class == Class::Background as usize;
+        few && self.is_owed(class) || ahead < self.rules.depth_shared && (few || !background)
     }
 
     fn is_owed(&self, class: usize) -> bool {

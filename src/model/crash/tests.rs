@@ -55,6 +55,7 @@ fn dump(tree: &Tree) -> Dump {
     Dump {
         bodies: tree.inodes().map(|(ino, body)| (ino, (body.clone(), links(ino)))).collect(),
         entries: tree.entries().clone(),
+        accessed: Vec::new(),
     }
 }
 

@@ -21,60 +21,50 @@
 //!   Add entries are not idempotent, so the cut is exact: tables hold the batches up to that LSN, all
 //!   of them and no others. Hence `freeze` at batch boundaries only, and flushes in order.
 
-use crate::base::sync::Arc;
-use crate::base::{Clock, Event, Lsn, Pace, Task};
+use std::time::Duration;
+
+use crate::base::limits::{INDEX_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES_MAX};
+use crate::base::sync::{Arc, Mutex, RwLock};
+use crate::base::{Event, KIB, Lsn, MIB, Random};
 use crate::fleet::FleetError;
+use crate::fleet::disk::Class;
 use crate::format::ObjectRecord;
 use crate::format::manifest::{ManifestEntry, TableEntry};
+use crate::format::table::{Block, BuiltTable, Filter, PartKind, is_part};
 
+mod cache;
+mod compaction;
+mod cursor;
+mod flush;
+mod fold;
+mod key;
+mod memtable;
+mod plan;
+mod read;
+mod snapshot;
+mod state;
 mod store;
+mod tree;
 
+pub use crate::format::table::Op;
+pub use cache::{BlockRef, Need, Pins};
+pub use compaction::Compactor;
+pub use flush::Flusher;
+pub use snapshot::Snapshot;
 pub use store::TableStore;
+
+use cache::{BlockCache, Part, PartKey};
+use fold::Fold;
+use memtable::NEWEST;
+use read::View;
+use state::State;
+use tree::{Table, Tree};
 
 /// A value; of a counter (`Op::Add`), the sum as 8 little-endian bytes.
 pub type Value = Vec<u8>;
 
-/// One change of the index.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Op<'a> {
-    /// The key has this value from now on.
-    Put(&'a [u8]),
-    /// The key has no value from now on.
-    Delete,
-    /// The counter under the key grows by this (wrapping). A key without value counts as 0. Counters
-    /// are i64, 8 little-endian bytes; a value of another length counts as 0.
-    Add(i64),
-}
-
-/// A part of a table that must be loaded before a lookup can go on. Holds its table: the table is not
-/// freed while one of these is alive.
-#[derive(Clone, Debug)]
-pub struct BlockRef {}
-
-/// A lookup could not go on: drop your locks, `load` this into your pins, and start again.
-#[derive(Clone, Debug)]
-pub struct Need(pub BlockRef);
-
-/// Table parts loaded for one operation, so that its next try finds them. Clear or drop it when the
-/// operation is over; it holds memory outside the cache's budget (at most what the operation loaded).
-#[derive(Default, Debug)]
-pub struct Pins {}
-
-impl Pins {
-    /// No pins.
-    pub fn new() -> Pins {
-        Pins::default()
-    }
-
-    /// Forgets all.
-    pub fn clear(&mut self) {
-        todo!()
-    }
-}
-
-/// The index as it was at one moment. Holds memory and disk space while it lives: keep it short.
-#[derive(Debug)]
-pub struct Snapshot {}
+/// How long flusher and compactor wait after an error before they try again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What a scan found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -106,6 +96,8 @@ pub struct Capture {
     pub flushed_through: Lsn,
     /// All live tables, or what changed since the last confirmed capture, in order.
     pub entries: Vec<ManifestEntry>,
+    /// All live tables' objects, changed or not.
+    pub tables: Vec<ObjectRecord>,
     /// Position in the manifest's history, for `confirm`.
     position: u64,
 }
@@ -125,12 +117,37 @@ pub struct IndexOptions {
     pub level_bytes: u64,
     /// Level 0 is compacted at this many runs, writers slow down at twice, stop at four times it.
     pub level_0_runs: usize,
+    /// Compaction reads pieces of this size.
+    pub piece_bytes: u32,
     /// Seed of the tables' tags: different in every mount.
     pub seed: u64,
 }
 
+impl Default for IndexOptions {
+    fn default() -> IndexOptions {
+        IndexOptions {
+            cache_bytes: INDEX_CACHE_BYTES,
+            memtable_bytes: MEMTABLE_BYTES,
+            table_bytes: 12 * MIB as u32,
+            block_bytes: 32 * KIB as u32,
+            level_bytes: 64 * MIB,
+            level_0_runs: 4,
+            piece_bytes: 2 * MIB as u32,
+            seed: 0,
+        }
+    }
+}
+
 /// The index. Shared by all; see the module's text.
-pub struct Index {}
+pub struct Index {
+    options: IndexOptions,
+    store: Arc<dyn TableStore>,
+    cache: BlockCache,
+    state: RwLock<State>,
+    tags: Mutex<Random>,
+    work: Arc<Event>,
+    changed: Arc<Event>,
+}
 
 impl Index {
     /// Opens an index with these tables, which hold the batches up to `flushed_through`. Batches
@@ -142,22 +159,40 @@ impl Index {
         tables: Vec<TableEntry>,
         flushed_through: Lsn,
     ) -> Result<Arc<Index>, FleetError> {
-        let _ = (options, store, tables, flushed_through);
-        todo!()
+        let state = State::open(tables, flushed_through)
+            .ok_or(FleetError::Damaged { what: "manifest", lsn: flushed_through })?;
+        Ok(Arc::new(Index {
+            cache: BlockCache::new(options.cache_bytes),
+            state: RwLock::new(state),
+            tags: Mutex::new(Random::new(options.seed)),
+            work: Arc::new(Event::new()),
+            changed: Arc::new(Event::new()),
+            options,
+            store,
+        }))
     }
 
     /// Carries out the changes of (a part of) the batch `lsn`, all at once. In memory only, cannot
     /// fail. LSNs never fall; several calls with one LSN are fine. Panics if `lsn` is not above the
     /// last frozen one.
     pub fn apply<'a>(&self, lsn: Lsn, changes: impl IntoIterator<Item = (&'a [u8], Op<'a>)>) {
-        let _ = (lsn, changes.into_iter());
-        todo!()
+        let state = self.state.read();
+        assert!(lsn > state.frozen_through, "a memtable is frozen at the end of a batch");
+        state.active.apply(lsn, changes);
     }
 
     /// The value of a key now.
     pub fn get(&self, key: &[u8], pins: &Pins) -> Result<Option<Value>, Need> {
-        let _ = (key, pins);
-        todo!()
+        let mut fold = Fold::default();
+        let tree = {
+            let state = self.state.read();
+            let answer = state.active.look(key, NEWEST, |op| op.and_then(|op| fold.feed(op)));
+            if let Some(answer) = answer {
+                return Ok(answer);
+            }
+            state.tree.clone()
+        };
+        read::get_below(&tree, &self.cache, key, fold, pins)
     }
 
     /// The value of a key when the snapshot was taken.
@@ -167,8 +202,12 @@ impl Index {
         key: &[u8],
         pins: &Pins,
     ) -> Result<Option<Value>, Need> {
-        let _ = (snapshot, key, pins);
-        todo!()
+        let mut fold = Fold::default();
+        let (active, sequence) = (&snapshot.active, snapshot.sequence);
+        if let Some(answer) = active.look(key, sequence, |op| op.and_then(|op| fold.feed(op))) {
+            return Ok(answer);
+        }
+        read::get_below(&snapshot.tree, &self.cache, key, fold, pins)
     }
 
     /// The last entry with this prefix whose key is at most `key`, which starts with `prefix`. For
@@ -180,11 +219,11 @@ impl Index {
         snapshot: Option<&Snapshot>,
         pins: &Pins,
     ) -> Result<Option<(Vec<u8>, Value)>, Need> {
-        let _ = (key, prefix, snapshot, pins);
-        todo!()
+        self.view(snapshot, pins, |view| read::get_at_or_before(view, key, prefix))
     }
 
-    /// Up to `limit` entries with `start <= key < end`, now or as of the snapshot.
+    /// Up to `limit` entries with `start <= key < end`, now or as of the snapshot. Anything found
+    /// before a part is missing is returned; `Need` comes only when nothing was.
     pub fn scan(
         &self,
         start: &[u8],
@@ -193,136 +232,208 @@ impl Index {
         snapshot: Option<&Snapshot>,
         pins: &Pins,
     ) -> Result<Scan, Need> {
-        let _ = (start, end, limit, snapshot, pins);
-        todo!()
+        self.view(snapshot, pins, |view| read::scan(view, start, end, limit))
+    }
+
+    fn view<R>(
+        &self,
+        snapshot: Option<&Snapshot>,
+        pins: &Pins,
+        read: impl FnOnce(View<'_>) -> R,
+    ) -> R {
+        let cache = &self.cache;
+        if let Some(snapshot) = snapshot {
+            let (active, tree) = (&*snapshot.active, &*snapshot.tree);
+            return read(View { active, sequence: snapshot.sequence, tree, cache, pins });
+        }
+        let (active, tree) = {
+            let state = self.state.read();
+            (state.active.clone(), state.tree.clone())
+        };
+        read(View { active: &active, sequence: NEWEST, tree: &tree, cache, pins })
     }
 
     /// Reads what a lookup needed, into the cache and `pins`. Waits for a disk: hold no lock.
     pub fn load(&self, block: &BlockRef, pins: &mut Pins) -> Result<(), FleetError> {
-        let _ = (block, pins);
-        todo!()
+        let key = block.key();
+        let part = match self.cache.get(key) {
+            Some(part) => part,
+            None => {
+                let part = self.read_part(block, Class::Foreground)?;
+                self.cache.insert(key, part.clone());
+                part
+            }
+        };
+        pins.insert(key, part);
+        Ok(())
+    }
+
+    fn read_part(&self, block: &BlockRef, class: Class) -> Result<Part, FleetError> {
+        let BlockRef { table, kind, extent } = block;
+        let judge = |bytes: &[u8]| {
+            bytes.len() == extent.length as usize
+                && is_part(bytes, *kind, table.meta.tag, extent.offset)
+        };
+        let (offset, length) = (extent.offset, extent.length);
+        let bytes = self.store.read_block(&table.record, offset, length, class, &judge)?;
+        open_part(table, *kind, offset, bytes)
     }
 
     /// The index as it is now, for reading later.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        let state = self.state.read();
+        Snapshot::new(state.active.clone(), state.tree.clone())
     }
 
     /// The memtable is full: freeze it at the next batch boundary.
     pub fn wants_freeze(&self) -> bool {
-        todo!()
+        self.state.read().active.bytes() >= self.options.memtable_bytes
     }
 
     /// Freezes the memtable, which must hold all batches up to `through` and nothing after: call it
     /// under the lock that orders batches, right after sealing batch `through`. False if two are
     /// frozen already: nothing happened, try again at a later boundary.
     pub fn freeze(&self, through: Lsn) -> bool {
-        let _ = through;
-        todo!()
+        let done = self.state.write().freeze(through, MEMTABLES_MAX as usize - 1);
+        if done {
+            self.work.notify();
+        }
+        done
     }
 
     /// Whether writers should wait.
     pub fn pressure(&self) -> Pressure {
-        todo!()
+        let state = self.state.read();
+        let runs = state.tree.level_0_runs();
+        let full = state.tree.frozen.len() + 1 >= MEMTABLES_MAX as usize
+            && state.active.bytes() >= self.options.memtable_bytes;
+        if full || runs >= 4 * self.options.level_0_runs {
+            Pressure::Stop
+        } else if runs >= 2 * self.options.level_0_runs {
+            Pressure::Slow
+        } else {
+            Pressure::None
+        }
     }
 
     /// Tables hold exactly the batches up to this one.
     pub fn flushed_through(&self) -> Lsn {
-        todo!()
+        self.state.read().flushed_through
+    }
+
+    /// True if no frozen memtable waits to be flushed: `flushed_through` is the last frozen LSN.
+    pub fn is_flushed(&self) -> bool {
+        self.state.read().tree.frozen.is_empty()
     }
 
     /// The manifest for a checkpoint: whole, or what changed since the last confirmed capture.
     /// The root must not become effective before batch `flushed_through` is durable in the journal
     /// or a predecessor of it would be missing [R3].
     pub fn capture(&self, full: bool) -> Capture {
-        let _ = full;
-        todo!()
+        self.state.read().capture(full)
     }
 
     /// The root made from `capture` is effective [R9]. Returns the tables that no choosable root
     /// names and nobody reads any more: their space may be freed now [I3].
     pub fn confirm(&self, capture: &Capture) -> Vec<ObjectRecord> {
-        let _ = capture;
-        todo!()
+        self.state.write().confirm(capture.position)
     }
 
     /// All live tables: what recovery adds to the space map, what scrub and repair visit.
     pub fn tables(&self) -> Vec<ObjectRecord> {
-        todo!()
+        self.state.read().tree.placed().map(|placed| placed.table.record.clone()).collect()
     }
-}
 
-impl Index {
     /// Notified when there is work for the flusher or the compactor.
     pub fn work_event(&self) -> Arc<Event> {
-        todo!()
+        self.work.clone()
     }
 
     /// Notified when a flush or compaction was installed: pressure may have fallen, tables changed.
     pub fn changed_event(&self) -> Arc<Event> {
-        todo!()
+        self.changed.clone()
     }
 
-    /// True if no frozen memtable waits to be flushed: `flushed_through` is the last frozen LSN.
-    pub fn is_flushed(&self) -> bool {
-        todo!()
+    /// Memory of table parts now; never above `IndexOptions::cache_bytes`.
+    pub fn cache_used_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    /// Memory of memtables now, frozen ones included.
+    pub fn memtable_used_bytes(&self) -> u64 {
+        let state = self.state.read();
+        let frozen: u64 = state.tree.frozen.iter().map(|frozen| frozen.memtable.bytes()).sum();
+        state.active.bytes() + frozen
+    }
+
+    /// Per level, from 0: tables and bytes. For status.
+    pub fn levels(&self) -> Vec<(usize, u64)> {
+        let state = self.state.read();
+        let mut levels: Vec<(usize, u64)> = Vec::new();
+        for run in &state.tree.runs {
+            let level = usize::from(run.level);
+            levels.resize(levels.len().max(level + 1), (0, 0));
+            levels[level].0 += run.tables.len();
+            levels[level].1 += run.bytes();
+        }
+        levels
+    }
+
+    fn tree(&self) -> Arc<Tree> {
+        self.state.read().tree.clone()
+    }
+
+    /// The tag of the next table. Random, and never 0.
+    fn next_tag(&self) -> u64 {
+        self.tags.lock().next_u64() | 1
+    }
+
+    /// Writes a table and keeps its filter and index block at hand: it will soon be asked.
+    fn write_table(&self, built: BuiltTable, class: Class) -> Result<Arc<Table>, FleetError> {
+        let BuiltTable { bytes, meta } = built;
+        let warm = [(PartKind::Filter, meta.filter), (PartKind::Index, meta.index)].map(
+            |(kind, extent)| {
+                let start = extent.offset as usize;
+                (kind, extent.offset, bytes[start..start + extent.length as usize].to_vec())
+            },
+        );
+        let record = self.store.write_table(bytes, meta.max_lsn, class)?;
+        let table = Arc::new(Table { record, meta });
+        for (kind, offset, bytes) in warm {
+            let part = open_part(&table, kind, offset, bytes)?;
+            self.cache.insert(PartKey { tag: table.meta.tag, offset }, part);
+        }
+        Ok(table)
+    }
+
+    fn notify_installed(&self) {
+        self.changed.notify();
+        self.work.notify();
     }
 }
 
-/// Writes frozen memtables out as level-0 tables, oldest first. One per index.
-pub struct Flusher {}
-
-impl Flusher {
-    /// A flusher for this index. `clock` paces retries after an error.
-    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>) -> Flusher {
-        let _ = (index, clock);
-        todo!()
-    }
-
-    /// Writes at most one table, or installs a finished flush. `Again` if there is more to do now.
-    /// After an error nothing is lost: the next step tries again.
-    pub fn run_step(&mut self) -> Result<Pace, FleetError> {
-        todo!()
-    }
+/// Verifies a part in depth. Its checksum is good already, so an error here is a bug or worse: no
+/// other replica can help.
+fn open_part(
+    table: &Table,
+    kind: PartKind,
+    offset: u32,
+    bytes: Vec<u8>,
+) -> Result<Part, FleetError> {
+    let Table { record, meta } = table;
+    let part = match kind {
+        PartKind::Data => {
+            Block::open_data(bytes, meta.tag, offset).map(|block| Part::Block(Arc::new(block)))
+        }
+        PartKind::Index => Block::open_index(bytes, meta).map(|block| Part::Block(Arc::new(block))),
+        PartKind::Filter => Filter::open(bytes, meta).map(|filter| Part::Filter(Arc::new(filter))),
+        PartKind::Footer => unreachable!("lookups never read a footer"),
+    };
+    part.map_err(|error| {
+        log::error!("index table {}: {error}; its checksum is good: please report this", record.id);
+        FleetError::Damaged { what: "index table", lsn: meta.max_lsn }
+    })
 }
 
-impl Task for Flusher {
-    fn name(&self) -> &'static str {
-        "index flusher"
-    }
-    fn event(&self) -> Arc<Event> {
-        todo!()
-    }
-    fn step(&mut self) -> Pace {
-        todo!()
-    }
-}
-
-/// Merges tables down the levels. One per index.
-pub struct Compactor {}
-
-impl Compactor {
-    /// A compactor for this index. `clock` paces retries after an error.
-    pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>) -> Compactor {
-        let _ = (index, clock);
-        todo!()
-    }
-
-    /// Moves a table, or reads and writes one table's worth of a merge. `Again` if there is more to
-    /// do now. After an error the merge is given up; a later step begins it anew.
-    pub fn run_step(&mut self) -> Result<Pace, FleetError> {
-        todo!()
-    }
-}
-
-impl Task for Compactor {
-    fn name(&self) -> &'static str {
-        "index compactor"
-    }
-    fn event(&self) -> Arc<Event> {
-        todo!()
-    }
-    fn step(&mut self) -> Pace {
-        todo!()
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! The committer: sealed batches go into the journal, one at a time.
+//!
+//! 1. Under the namespace lock: the open batch is sealed, and a new one opened with the next LSN. If the
+//!    memtable is to be frozen, it is, at exactly this boundary.
+//! 2. Without the lock: the batch is appended to the journal; this returns when it is durable on m+1
+//!    disks [R1], and with it everything before [R3].
+//! 3. Its puts and deletes are told to the space map: from now on what it freed may be reused [I3].
+//! 4. Waiters are woken [I1].
+//!
+//! Group commit: whatever was added while a batch was in flight goes with the next one. An idle log is
+//! written to at once.
+//! A crash before 2 is complete loses the batch, and all of its operations together; after it, none.
+
+use super::core::{Core, FrozenSpace};
+use super::open_batch::OpenBatch;
+use crate::base::sync::Arc;
+use crate::base::{Event, Lsn, Pace, Task};
+use crate::fleet::FleetError;
+
+/// The background task; there is one.
+pub(super) struct Committer {
+    core: Arc<Core>,
+}
+
+/// A batch that is sealed, and whether the memtable was frozen behind it.
+struct Sealed {
+    batch: OpenBatch,
+    frozen: bool,
+    inodes: u64,
+}
+
+impl Committer {
+    pub(super) fn new(core: Arc<Core>) -> Committer {
+        Committer { core }
+    }
+}
+
+impl Core {
+    /// Step 1. None if nothing is due.
+    fn seal(&self) -> Result<Option<Sealed>, Pace> {
+        let now = self.now();
+        let mut state = self.state.lock();
+        if state.failed.is_some() {
+            return Err(Pace::Idle(None));
+        }
+        if state.open.is_empty() {
+            if state.freeze_wanted {
+                state.freeze_wanted = false;
+                let through = Lsn(state.open.lsn.0 - 1);
+                let frozen = self.index.freeze(through);
+                if frozen {
+                    let inodes = state.inode_count;
+                    self.note_frozen(&mut state, through, inodes);
+                }
+                drop(state);
+                self.checkpoint_event.notify();
+            }
+            return Ok(None);
+        }
+        let since = state.open_since.unwrap_or(now);
+        let due = since + self.options.commit_interval;
+        let wanted = state.wanted >= state.open.lsn || state.freeze_wanted || state.stopping;
+        if !wanted && now < due {
+            return Err(Pace::Idle(Some(due)));
+        }
+        let next = OpenBatch::new(state.open.lsn.next());
+        let batch = std::mem::replace(&mut state.open, next);
+        state.open_since = None;
+        let freeze = state.freeze_wanted || self.index.wants_freeze();
+        let frozen = freeze && self.index.freeze(batch.lsn);
+        if frozen {
+            state.freeze_wanted = false;
+        }
+        Ok(Some(Sealed { batch, frozen, inodes: state.inode_count }))
+    }
+
+    /// Steps 2 to 4.
+    fn commit(&self, sealed: &Sealed) -> Result<(), FleetError> {
+        let batch = &sealed.batch;
+        if let Some(journal) = self.journal() {
+            let payload = batch.encode();
+            journal.append(batch.lsn, &payload)?;
+        }
+        for object in &batch.placed {
+            self.space.put(object.record())?;
+        }
+        for record in &batch.freed {
+            self.space.delete(record)?;
+            self.cache.forget(record.id);
+        }
+        {
+            let mut state = self.state.lock();
+            assert!(state.durable < batch.lsn, "R3: batches become durable in their order");
+            state.durable = batch.lsn;
+            if sealed.frozen {
+                self.note_frozen(&mut state, batch.lsn, sealed.inodes);
+            }
+        }
+        self.committed.notify();
+        if sealed.frozen {
+            self.checkpoint_event.notify();
+        }
+        Ok(())
+    }
+
+    /// [R18] The space map is now exactly what the batches up to `lsn` imply.
+    fn note_frozen(&self, state: &mut super::core::State, lsn: Lsn, inodes: u64) {
+        if state.frozen.take().is_some() {
+            self.space.snapshot_done(false);
+        }
+        let usage = self.space.snapshot(true);
+        state.frozen = Some(FrozenSpace { lsn, usage, inodes });
+    }
+
+    /// Seals and applies what is open without a journal, as recovery does: the checkpoint that
+    /// follows makes it durable [R4].
+    pub(super) fn commit_without_journal(&self) -> Result<(), FleetError> {
+        assert!(self.is_recovering(), "only recovery does without the journal");
+        {
+            let mut state = self.state.lock();
+            state.wanted = state.open.lsn;
+        }
+        if let Ok(Some(sealed)) = self.seal() {
+            self.commit(&sealed)?;
+        }
+        Ok(())
+    }
+}
+
+impl Task for Committer {
+    fn name(&self) -> &'static str {
+        "committer"
+    }
+
+    fn event(&self) -> Arc<Event> {
+        self.core.commit_event.clone()
+    }
+
+    fn step(&mut self) -> Pace {
+        let sealed = match self.core.seal() {
+            Ok(Some(sealed)) => sealed,
+            Ok(None) => return Pace::Idle(None),
+            Err(pace) => return pace,
+        };
+        if let Err(error) = self.core.commit(&sealed) {
+            log::error!(
+                "batch {} could not be committed: {error}; nothing is accepted any more, what was \
+                 synced before is safe. Unmount, look at `isotherm status`, and mount again",
+                sealed.batch.lsn
+            );
+            self.core.state.lock().failed = Some(error);
+            self.core.committed.notify();
+            return Pace::Idle(None);
+        }
+        Pace::Again
+    }
+}

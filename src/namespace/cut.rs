@@ -1,0 +1,304 @@
+//! Cuts: how a file's content in memory becomes part of the history [R15].
+//!
+//! A cut commits one point of the file's own history: size, times and ranges as of one sequence number
+//! of its overlay. There are two kinds.
+//!
+//! * An *inline cut* takes everything there is now. Bytes in memory go into the journal with the batch
+//!   (they stay in memory, marked as logged, until a flush puts them into objects); bytes in objects and
+//!   holes go into the index. It costs no I/O of its own, so it is what a small fsync does, and what
+//!   a rename or link does to the data written before it [I2].
+//! * A *flush cut* takes a point for which all bytes have been written into objects and flushed there
+//!   [I3]. What came later stays in the overlay, above.
+//!
+//! If an inline cut overtakes a running flush, the flush only hands over the ranges that still say what
+//! it wrote: the newer record stands.
+//!
+//! After a crash between the objects' flush and the batch: the objects are named by nobody, their space
+//! is free. After the batch is durable: the file is as of the cut, all of it.
+
+use std::ops::Range;
+
+use super::core::State;
+use super::error::NamespaceError;
+use super::overlay::{After, Content, OverlayPiece};
+use super::tx::{Attempt, Effect, Stop, Tx};
+use super::written::Written;
+use crate::base::sync::Arc;
+use crate::base::{Ino, Lsn};
+use crate::format::{Change, InodeRecord};
+
+/// Extents of the index that one transaction touches at most: some 100 KiB of changes [R19].
+pub(super) const EXTENTS_PER_TRANSACTION: usize = 1024;
+/// Pieces that an inline cut takes at most; a file with more is flushed instead.
+const PIECES_INLINE_MAX: usize = 512;
+
+/// A range of a file that a flush has written into an object.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) object: Arc<Written>,
+    pub(super) object_offset: u32,
+}
+
+/// One file of a flush: a point of its history, and where its bytes went.
+pub(super) struct FlushInode {
+    pub(super) ino: Ino,
+    pub(super) point: u64,
+    pub(super) pieces: Vec<(u64, OverlayPiece)>,
+    pub(super) after: Option<After>,
+    pub(super) placed: Vec<Placed>,
+}
+
+/// How far the cut of a flush has come: it may take several transactions [R19].
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct CutCursor {
+    pub(super) inode: usize,
+    step: usize,
+    /// Bytes of the removed allocation of the current inode so far.
+    removed_bytes: u64,
+    placed_bytes: u64,
+}
+
+/// One step of a flush cut.
+enum Step<'a> {
+    Hole(Range<u64>),
+    Place(&'a Placed),
+}
+
+impl Tx<'_> {
+    /// Stages an inline cut of the file, if it has changes that are not in the log. If that would be
+    /// more than `bytes_max`, it must be flushed first.
+    pub(super) fn inline_cut(&mut self, ino: Ino, bytes_max: u64) -> Attempt<()> {
+        let Some(inode) = self.state.inodes.get(&ino) else { return Ok(()) };
+        if !inode.unlogged {
+            return Ok(());
+        }
+        let overlay = &inode.overlay;
+        if overlay.unlogged_bytes() > bytes_max || overlay.len() > PIECES_INLINE_MAX {
+            return Err(Stop::Flush(ino));
+        }
+        let pieces = overlay.snapshot(overlay.seq());
+        let mut record = self.inode(ino)?;
+        for (offset, piece) in pieces {
+            let range = offset..offset + piece.length;
+            match piece.content {
+                Content::Data { logged: Some(_), .. } => {}
+                Content::Data { bytes, logged: None } => {
+                    let data = bytes.slice(piece.length).to_vec();
+                    self.log(Change::Inline { ino, offset, data });
+                }
+                Content::Hole => {
+                    self.take_out(ino, range.clone(), &mut record)?;
+                    self.settled(ino, range);
+                }
+                Content::Stored { object, object_offset, logged } => {
+                    self.take_out(ino, range.clone(), &mut record)?;
+                    self.place_extent(ino, offset, piece.length, &object, object_offset);
+                    record.allocated += piece.length;
+                    if logged.is_some() {
+                        self.settled(ino, range);
+                    }
+                }
+            }
+        }
+        self.put_inode(ino, &record);
+        self.effect(Effect::InlineCut(ino));
+        Ok(())
+    }
+
+    fn take_out(&mut self, ino: Ino, range: Range<u64>, record: &mut InodeRecord) -> Attempt<()> {
+        let replaced = self.remove_extents(ino, range, EXTENTS_PER_TRANSACTION)?;
+        if replaced.more {
+            return Err(Stop::Flush(ino));
+        }
+        record.allocated = record.allocated.saturating_sub(replaced.removed_bytes);
+        Ok(())
+    }
+
+    /// What the log said about this range of the file is void: the index knows.
+    fn settled(&mut self, ino: Ino, range: Range<u64>) {
+        let length = range.end - range.start;
+        self.log(Change::Settled { ino, offset: range.start, length });
+    }
+
+    /// Stages as much of a flush's cut as one transaction may hold; returns where to go on.
+    pub(super) fn flush_cut(
+        &mut self,
+        inodes: &[FlushInode],
+        mut cursor: CutCursor,
+    ) -> Attempt<CutCursor> {
+        let mut budget = EXTENTS_PER_TRANSACTION;
+        while cursor.inode < inodes.len() && budget > 0 {
+            let inode = &inodes[cursor.inode];
+            let state = self.state.inodes.get(&inode.ino);
+            let overtaken = state.is_some_and(|state| state.cut_seq > inode.point);
+            let record = match self.inode(inode.ino) {
+                Ok(record) => record,
+                // Deleted meanwhile: nothing to cut.
+                Err(Stop::Error(NamespaceError::NotFound)) => {
+                    cursor = CutCursor { inode: cursor.inode + 1, ..CutCursor::default() };
+                    continue;
+                }
+                Err(stop) => return Err(stop),
+            };
+            if overtaken {
+                self.hand_over(inode, record, &mut budget)?;
+                cursor = CutCursor { inode: cursor.inode + 1, ..CutCursor::default() };
+                continue;
+            }
+            cursor = self.cut_steps(inode, record, cursor, &mut budget)?;
+        }
+        Ok(cursor)
+    }
+
+    fn cut_steps(
+        &mut self,
+        inode: &FlushInode,
+        mut record: InodeRecord,
+        mut cursor: CutCursor,
+        budget: &mut usize,
+    ) -> Attempt<CutCursor> {
+        let steps = steps_of(inode);
+        while cursor.step < steps.len() {
+            if *budget == 0 {
+                return Ok(cursor);
+            }
+            let (range, placed) = match &steps[cursor.step] {
+                Step::Hole(range) => (range.clone(), None),
+                Step::Place(placed) => {
+                    (placed.offset..placed.offset + placed.length, Some(*placed))
+                }
+            };
+            let replaced = self.remove_extents(inode.ino, range, *budget)?;
+            cursor.removed_bytes += replaced.removed_bytes;
+            if replaced.more {
+                // More old extents than fit: the rest in a transaction of its own. Readers do not
+                // see the gap, the overlay still covers the range.
+                *budget = 0;
+                return Ok(cursor);
+            }
+            *budget -= 1;
+            if let Some(placed) = placed {
+                let Placed { offset, length, object, object_offset } = placed;
+                self.place_extent(inode.ino, *offset, *length, object, *object_offset);
+                cursor.placed_bytes += length;
+            }
+            cursor.step += 1;
+        }
+        record.allocated =
+            (record.allocated + cursor.placed_bytes).saturating_sub(cursor.removed_bytes);
+        for (offset, piece) in &inode.pieces {
+            let in_log = match &piece.content {
+                Content::Data { logged, .. } | Content::Stored { logged, .. } => logged.is_some(),
+                Content::Hole => true,
+            };
+            if in_log || self.was_logged(inode.ino) {
+                self.settled(inode.ino, *offset..offset + piece.length);
+            }
+        }
+        let mut as_of_point = record.clone();
+        if let Some(after) = inode.after {
+            as_of_point.size = after.size;
+            as_of_point.mtime = after.mtime;
+        }
+        let newer = self
+            .state
+            .inodes
+            .get(&inode.ino)
+            .is_some_and(|state| state.overlay.seq() > inode.point);
+        self.put_inode(inode.ino, if newer { &as_of_point } else { &record });
+        let (ino, point) = (inode.ino, inode.point);
+        self.effect(Effect::FlushCut { ino, point, record: Box::new(record) });
+        Ok(CutCursor { inode: cursor.inode + 1, ..CutCursor::default() })
+    }
+
+    /// Some bytes of this file are, or were since the last checkpoint, in the log.
+    fn was_logged(&self, ino: Ino) -> bool {
+        self.state.inodes.get(&ino).is_some_and(|state| state.cut_seq > 0)
+    }
+
+    /// An inline cut was faster: only ranges that still say what this flush wrote are handed over.
+    fn hand_over(
+        &mut self,
+        inode: &FlushInode,
+        mut record: InodeRecord,
+        budget: &mut usize,
+    ) -> Attempt<()> {
+        let current: Vec<(u64, OverlayPiece)> = match self.state.inodes.get(&inode.ino) {
+            Some(state) => state.overlay.snapshot(inode.point),
+            None => return Ok(()),
+        };
+        let mut ranges = Vec::new();
+        for (offset, piece) in current {
+            let Content::Stored { object, object_offset, .. } = &piece.content else { continue };
+            let range = offset..offset + piece.length;
+            self.take_out(inode.ino, range.clone(), &mut record)?;
+            self.place_extent(inode.ino, offset, piece.length, object, *object_offset);
+            record.allocated += piece.length;
+            self.settled(inode.ino, range.clone());
+            ranges.push(range);
+            *budget = budget.saturating_sub(1);
+        }
+        let unlogged = self.state.inodes.get(&inode.ino).is_some_and(|state| state.unlogged);
+        let (ino, point, allocated) = (inode.ino, inode.point, record.allocated);
+        if !unlogged {
+            // Else the record in memory is newer than the index: only the allocation goes along.
+            self.put_inode(ino, &record);
+        }
+        self.effect(Effect::Handover { ino, point, ranges, allocated });
+        Ok(())
+    }
+}
+
+fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
+    let holes = inode.pieces.iter().filter_map(|(offset, piece)| {
+        matches!(piece.content, Content::Hole).then(|| Step::Hole(*offset..offset + piece.length))
+    });
+    holes.chain(inode.placed.iter().map(Step::Place)).collect()
+}
+
+impl State {
+    /// A flush's cut is in batch `lsn`.
+    pub(super) fn flush_cut_applied(
+        &mut self,
+        ino: Ino,
+        point: u64,
+        record: Box<InodeRecord>,
+        lsn: Lsn,
+    ) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        self.dirty_bytes -= inode.overlay.remove_through(point);
+        inode.cut_lsn = lsn;
+        if inode.overlay.is_empty() && inode.overlay.seq() == point {
+            inode.record = None;
+            inode.unlogged = false;
+            inode.cut_seq = 0;
+        } else {
+            inode.record = Some(record);
+            inode.unlogged = inode.overlay.seq() > point.max(inode.cut_seq);
+        }
+        self.settle_dirty(ino);
+    }
+
+    /// Ranges that a flush wrote are in the index, and what an inline cut said stands otherwise.
+    pub(super) fn handover_applied(
+        &mut self,
+        ino: Ino,
+        point: u64,
+        ranges: Vec<Range<u64>>,
+        allocated: u64,
+    ) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        if let Some(record) = &mut inode.record {
+            record.allocated = allocated;
+        }
+        for range in ranges {
+            self.dirty_bytes -= inode.overlay.remove_range(range, point);
+        }
+        if inode.overlay.is_empty() && !inode.unlogged {
+            inode.record = None;
+        }
+        self.settle_dirty(ino);
+    }
+}

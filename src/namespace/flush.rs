@@ -1,0 +1,481 @@
+//! The flusher: dirty data becomes objects.
+//!
+//! 1. Under the lock: choose files, oldest first, and for each a point of its history. Mark them.
+//! 2. Without the lock: pack their bytes, sorted by (directory, file, offset), into objects; write them,
+//!    flush the disks they touched [I3]. After each object its ranges change from memory to object, and
+//!    memory is given back.
+//! 3. Under the lock: the cut (`cut`). Only now the index and the open batch know of it.
+//!
+//! A crash after 2 leaves objects that nothing names: their space is free, the data was not durable
+//! before and is not now. A crash after 3 and before the batch is durable: the same.
+//! Only full objects are written, into free space: no read-modify-write, no write hole.
+
+use super::core::{Core, State};
+use super::cut::{CutCursor, FlushInode, Placed};
+use super::error::NamespaceError;
+use super::overlay::Content;
+use super::written::Written;
+use crate::base::limits::{CELL_BYTES, CELL_BYTES_LARGE, SHARD_BYTES};
+use crate::base::sync::Arc;
+use crate::base::units::round_up;
+use crate::base::{Event, Ino, Lsn, MIB, Pace, Task, Ticks, UNIT_BYTES};
+use crate::fleet::disk::Class;
+use crate::fleet::space::ReserveLevel;
+use crate::fleet::{FleetError, WriteObject};
+use crate::format::{ObjectKind, Piece, Redundancy};
+
+/// Bytes of one flush: some objects, so that a stream keeps all disks busy and memory is given back
+/// in time.
+const FLUSH_BYTES: u64 = 64 * MIB;
+/// Files and pieces of one flush; bounds its cut [R19].
+const FLUSH_INODES_MAX: usize = 512;
+const FLUSH_PIECES_MAX: usize = 4096;
+/// Bytes of a cut per piece, roughly: an old extent's two halves, the new one, counters.
+const CUT_BYTES_PER_PIECE: u64 = 256;
+/// Dirty bytes at which flushing starts without waiting for age: a stream is being written.
+pub(super) const FLUSH_EARLY_BYTES: u64 = 48 * MIB;
+/// Pause after a flush that found no room or too few disks.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Pause while the open batch is full: the committer is at it.
+const BATCH_FULL: std::time::Duration = std::time::Duration::from_millis(2);
+
+/// Why a flush is made; decides its urgency.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Urgency {
+    Caller,
+    Background,
+}
+
+/// A flush in the making.
+struct Flush {
+    inodes: Vec<FlushInode>,
+    urgency: Urgency,
+}
+
+/// A part of an object: bytes of one file that lie together.
+struct Part {
+    inode: usize,
+    offset: u64,
+    bytes: super::overlay::Bytes,
+    length: u64,
+}
+
+impl Core {
+    /// Writes all data that the file has now into objects, and cuts. For callers that wait.
+    pub(super) fn flush_inode(&self, ino: Ino) -> Result<(), NamespaceError> {
+        let goal = {
+            let state = self.state.lock();
+            match state.inodes.get(&ino) {
+                Some(inode) => inode.overlay.seq(),
+                None => return Ok(()),
+            }
+        };
+        loop {
+            self.wait.until(&self.flushed, None, &mut || {
+                let state = self.state.lock();
+                state.inodes.get(&ino).is_none_or(|inode| !inode.flushing)
+            });
+            let flush = {
+                let mut state = self.state.lock();
+                let Some(inode) = state.inodes.get_mut(&ino) else { return Ok(()) };
+                if inode.flushing {
+                    continue;
+                }
+                if inode.overlay.snapshot(goal).is_empty() {
+                    return Ok(());
+                }
+                let point = inode.overlay.seq();
+                Flush { inodes: vec![start(inode, ino, point)], urgency: Urgency::Caller }
+            };
+            self.run_flush(flush)?;
+        }
+    }
+
+    /// Carries out one flush, whatever comes of it, and unmarks its files.
+    fn run_flush(&self, mut flush: Flush) -> Result<(), NamespaceError> {
+        let mut written: Vec<Arc<Written>> = Vec::new();
+        let result = self.write_out(&mut flush, &mut written).and_then(|()| {
+            let mut cursor = CutCursor::default();
+            while cursor.inode < flush.inodes.len() {
+                cursor = self.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor))?;
+            }
+            Ok(())
+        });
+        let now = self.now();
+        {
+            let mut state = self.state.lock();
+            for object in &written {
+                state.in_flush.remove(&object.record().id);
+            }
+            for inode in &flush.inodes {
+                state.end_flush(inode.ino, now);
+            }
+        }
+        self.flushed.notify();
+        let named: Vec<_> = written
+            .iter()
+            .filter(|object| object.is_named())
+            .map(|object| object.record().id)
+            .collect();
+        drop(flush);
+        drop(written);
+        // What was overwritten while the flush ran may have left an object without a live byte.
+        for object in named {
+            self.change_inside(|tx| tx.free_if_dead(object))?;
+        }
+        result
+    }
+
+    fn write_out(
+        &self,
+        flush: &mut Flush,
+        written: &mut Vec<Arc<Written>>,
+    ) -> Result<(), NamespaceError> {
+        let mut parts: Vec<Part> = Vec::new();
+        for (index, inode) in flush.inodes.iter_mut().enumerate() {
+            for (offset, piece) in &inode.pieces {
+                match &piece.content {
+                    Content::Data { bytes, .. } => parts.push(Part {
+                        inode: index,
+                        offset: *offset,
+                        bytes: bytes.clone(),
+                        length: piece.length,
+                    }),
+                    Content::Stored { object, object_offset, .. } => inode.placed.push(Placed {
+                        offset: *offset,
+                        length: piece.length,
+                        object: object.clone(),
+                        object_offset: *object_offset,
+                    }),
+                    Content::Hole => {}
+                }
+            }
+        }
+        let capacity = self.object_capacity();
+        let mut rest = parts.into_iter().peekable();
+        let mut leftover: Option<Part> = None;
+        loop {
+            let mut packed = Packed::default();
+            loop {
+                let Some(mut part) = leftover.take().or_else(|| rest.next()) else { break };
+                let room = capacity.saturating_sub(packed.start_of(&part));
+                if part.length > room {
+                    if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
+                        leftover = Some(part);
+                        break;
+                    }
+                    leftover = Some(part.split_off(room));
+                }
+                packed.push(part);
+            }
+            if packed.is_empty() {
+                return Ok(());
+            }
+            let object = self.write_object(flush, &packed)?;
+            written.push(object.clone());
+            self.stored(flush, &packed, &object);
+        }
+    }
+
+    /// Bytes of file content in a full object: the owners' list takes a unit at its end, so that
+    /// full objects of a large file begin at unit boundaries.
+    pub(super) fn object_capacity(&self) -> u64 {
+        let data_shards = match self.redundancy {
+            Redundancy::Erasure { data, .. } => u64::from(data),
+            Redundancy::Replica { .. } => 1,
+        };
+        data_shards * SHARD_BYTES - UNIT_BYTES
+    }
+
+    fn write_object(&self, flush: &Flush, packed: &Packed) -> Result<Arc<Written>, NamespaceError> {
+        static ZEROS: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
+        let mut slices: Vec<&[u8]> = Vec::with_capacity(packed.parts.len() + 1);
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut end = 0;
+        for (start, part) in &packed.parts {
+            if *start > end {
+                slices.push(&ZEROS[..(*start - end) as usize]);
+            }
+            slices.push(part.bytes.slice(part.length));
+            end = start + part.length;
+            let ino = flush.inodes[part.inode].ino;
+            match pieces.last_mut() {
+                Some(last)
+                    if last.ino == ino
+                        && last.file_offset + u64::from(last.length) == part.offset
+                        && u64::from(last.object_offset + last.length) == *start =>
+                {
+                    last.length += part.length as u32;
+                }
+                _ => pieces.push(Piece {
+                    ino,
+                    file_offset: part.offset,
+                    object_offset: *start as u32,
+                    length: part.length as u32,
+                }),
+            }
+        }
+        let (redundancy, _) = self.objects.geometry_for(end);
+        let one_large_file = pieces.len() == 1 && end >= self.object_capacity();
+        let stored = self.objects.write(&WriteObject {
+            id: None,
+            kind: ObjectKind::Data,
+            redundancy,
+            data: &slices,
+            pieces: &pieces,
+            cell_bytes: if one_large_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
+            class: match flush.urgency {
+                Urgency::Caller => Class::Journal,
+                Urgency::Background => Class::Flush,
+            },
+            level: ReserveLevel::Reclaim,
+            lsn: self.state.lock().durable,
+        });
+        let stored = stored.map_err(no_space)?;
+        Ok(Arc::new(Written::new(stored, self.space.clone())))
+    }
+
+    /// The object is durable: memory that it holds is given back.
+    fn stored(&self, flush: &mut Flush, packed: &Packed, object: &Arc<Written>) {
+        let mut state = self.state.lock();
+        state.in_flush.insert(object.record().id);
+        for (start, part) in &packed.parts {
+            let inode = &mut flush.inodes[part.inode];
+            let placed = Placed {
+                offset: part.offset,
+                length: part.length,
+                object: object.clone(),
+                object_offset: *start as u32,
+            };
+            if let Some(kept) = state.inodes.get_mut(&inode.ino) {
+                let range = part.offset..part.offset + part.length;
+                let freed = kept.overlay.store(range, inode.point, object, placed.object_offset);
+                state.dirty_bytes -= freed;
+            }
+            inode.place(placed);
+        }
+        drop(state);
+        self.flushed.notify();
+    }
+
+    /// Chooses what to flush now; None if nothing is due.
+    fn plan_flush(&self) -> Option<Flush> {
+        let now = self.now();
+        let capacity = self.object_capacity();
+        let mut state = self.state.lock();
+        let pressure =
+            state.dirty_bytes >= FLUSH_EARLY_BYTES || state.stopping || state.flush_all > 0;
+        let logged = state.flush_logged;
+        let mut chosen: Vec<Ino> = Vec::new();
+        let (mut bytes, mut pieces) = (0, 0);
+        let pieces_max =
+            FLUSH_PIECES_MAX.min((self.share_bytes() / CUT_BYTES_PER_PIECE) as usize).max(1);
+        for &(since, ino) in &state.dirty {
+            let inode = &state.inodes[&ino];
+            if inode.flushing {
+                continue;
+            }
+            let aged = since + self.options.commit_interval <= now && inode.unlogged;
+            let due = aged || pressure || (logged > Lsn(0) && inode.overlay.has_logged(logged));
+            if !due {
+                continue;
+            }
+            bytes += inode.overlay.data_bytes();
+            pieces += inode.overlay.len();
+            chosen.push(ino);
+            if bytes >= FLUSH_BYTES || pieces >= pieces_max || chosen.len() >= FLUSH_INODES_MAX {
+                break;
+            }
+        }
+        if chosen.is_empty() {
+            return None;
+        }
+        chosen.sort_by_key(|ino| (state.inodes[ino].parent_hint, *ino));
+        let inodes = chosen
+            .into_iter()
+            .map(|ino| {
+                let aged = state.stopping || state.flush_all > 0 || logged > Lsn(0);
+                let inode = state.inodes.get_mut(&ino).expect("it was just seen");
+                let whole = aged || inode.overlay.data_bytes() < 2 * capacity;
+                let point =
+                    if whole { inode.overlay.seq() } else { inode.overlay.flush_point(capacity) };
+                start(inode, ino, point)
+            })
+            .collect();
+        Some(Flush { inodes, urgency: Urgency::Background })
+    }
+
+    /// Flushes something that is due, if anything is: recovery's own flusher.
+    pub(super) fn flush_some(&self) -> Result<bool, NamespaceError> {
+        match self.plan_flush() {
+            Some(flush) => self.run_flush(flush).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    /// When the oldest dirty file is due.
+    fn next_flush(&self) -> Option<Ticks> {
+        let state = self.state.lock();
+        let oldest = state.dirty.iter().find(|(_, ino)| {
+            state.inodes.get(ino).is_some_and(|inode| inode.unlogged && !inode.flushing)
+        });
+        oldest.map(|&(since, _)| since + self.options.commit_interval)
+    }
+}
+
+fn start(inode: &mut super::inode_state::InodeState, ino: Ino, point: u64) -> FlushInode {
+    inode.flushing = true;
+    FlushInode {
+        ino,
+        point,
+        pieces: inode.overlay.snapshot(point),
+        after: inode.overlay.after(point),
+        placed: Vec::new(),
+    }
+}
+
+/// ENOSPC comes at write or fsync time, as what it is [I7].
+pub(super) fn no_space(error: FleetError) -> NamespaceError {
+    match error {
+        FleetError::NoRoom { .. } => NamespaceError::NoSpace,
+        FleetError::Unreadable { .. }
+        | FleetError::JournalFull
+        | FleetError::TooFewDisks { .. }
+        | FleetError::Damaged { .. }
+        | FleetError::Disk { .. }
+        | FleetError::Stopped => NamespaceError::Io(error),
+    }
+}
+
+impl State {
+    fn end_flush(&mut self, ino: Ino, now: Ticks) {
+        let Some(inode) = self.inodes.get_mut(&ino) else { return };
+        inode.flushing = false;
+        // What is still dirty came in while the flush ran: its age begins now.
+        if let Some(since) = inode.dirty_since {
+            self.dirty.remove(&(since, ino));
+            inode.dirty_since = None;
+            if !inode.is_clean() {
+                self.mark_dirty(ino, now);
+            }
+        }
+        self.drop_if_idle(ino);
+    }
+}
+
+impl FlushInode {
+    /// Notes where a range went; joins it to the range before, if they continue each other.
+    fn place(&mut self, placed: Placed) {
+        if let Some(last) = self.placed.last_mut()
+            && Arc::ptr_eq(&last.object, &placed.object)
+            && last.offset + last.length == placed.offset
+            && u64::from(last.object_offset) + last.length == u64::from(placed.object_offset)
+        {
+            last.length += placed.length;
+            return;
+        }
+        self.placed.push(placed);
+    }
+}
+
+/// Parts of one object and where they begin in it.
+#[derive(Default)]
+struct Packed {
+    parts: Vec<(u64, Part)>,
+    end: u64,
+}
+
+impl Packed {
+    fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Where the part would begin: right behind what it continues, else aligned, so that a read of
+    /// an aligned unit of a file is one of an aligned unit of a shard.
+    fn start_of(&self, part: &Part) -> u64 {
+        match self.parts.last() {
+            Some((start, last))
+                if last.inode == part.inode
+                    && last.offset + last.length == part.offset
+                    && start + last.length == self.end =>
+            {
+                self.end
+            }
+            _ if part.length >= UNIT_BYTES => round_up(self.end, UNIT_BYTES),
+            _ => round_up(self.end, 64),
+        }
+    }
+
+    fn push(&mut self, part: Part) {
+        let start = self.start_of(&part);
+        self.end = start + part.length;
+        self.parts.push((start, part));
+    }
+}
+
+impl Part {
+    /// Cuts this part at `at` (whole units); returns the rest.
+    fn split_off(&mut self, at: u64) -> Part {
+        let at = at / UNIT_BYTES * UNIT_BYTES;
+        let rest = Part {
+            inode: self.inode,
+            offset: self.offset + at,
+            bytes: super::overlay::Bytes {
+                vector: self.bytes.vector.clone(),
+                start: self.bytes.start + at as usize,
+            },
+            length: self.length - at,
+        };
+        self.length = at;
+        rest
+    }
+}
+
+/// The background task; there may be several.
+pub(super) struct Flusher {
+    core: Arc<Core>,
+}
+
+impl Flusher {
+    pub(super) fn new(core: Arc<Core>) -> Flusher {
+        Flusher { core }
+    }
+}
+
+impl Task for Flusher {
+    fn name(&self) -> &'static str {
+        "flusher"
+    }
+
+    fn event(&self) -> Arc<Event> {
+        self.core.flush_event.clone()
+    }
+
+    fn step(&mut self) -> Pace {
+        if !self.core.has_background_room() {
+            return Pace::Idle(Some(self.core.now() + BATCH_FULL));
+        }
+        let Some(flush) = self.core.plan_flush() else {
+            return Pace::Idle(self.core.next_flush());
+        };
+        match self.core.run_flush(flush) {
+            Ok(()) => {
+                self.core.state.lock().flush_error = None;
+                Pace::Again
+            }
+            Err(error) => {
+                let cause = match &error {
+                    NamespaceError::Io(cause) => cause.clone(),
+                    _ => FleetError::NoRoom { shards: 0, bytes: 0 },
+                };
+                self.core.state.lock().flush_error = Some(cause);
+                self.core.flushed.notify();
+                log::warn!(
+                    "dirty data could not be written yet, it is kept and tried again: {error}"
+                );
+                Pace::Idle(Some(self.core.now() + RETRY))
+            }
+        }
+    }
+}

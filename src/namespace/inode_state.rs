@@ -1,0 +1,47 @@
+//! What is known in memory of an inode that somebody uses or that has unwritten changes.
+
+use super::overlay::Overlay;
+use crate::base::{Lsn, Ticks};
+use crate::format::InodeRecord;
+
+/// In-core state of one inode. Exists while the kernel holds a reference, while it is open, or while
+/// its overlay is not empty; everything else about it is in the index.
+#[derive(Default)]
+pub(super) struct InodeState {
+    /// References the kernel holds (lookups not yet forgotten).
+    pub(super) references: u64,
+    /// Open handles.
+    pub(super) opens: u32,
+    /// The inode as its users see it, if that is newer than what the index says.
+    pub(super) record: Option<Box<InodeRecord>>,
+    /// Content that the index does not have.
+    pub(super) overlay: Overlay,
+    /// Since when there have been unlogged changes.
+    pub(super) dirty_since: Option<Ticks>,
+    /// Some change is neither in the journal nor in the index.
+    pub(super) unlogged: bool,
+    /// Last point of the overlay's history that an inline cut committed (see `cut`).
+    pub(super) cut_seq: u64,
+    /// The batch of the last cut: fsync waits for it when there is nothing newer.
+    pub(super) cut_lsn: Lsn,
+    /// A flush of this inode is running; a second one waits or goes elsewhere.
+    pub(super) flushing: bool,
+    /// Directory it was last reached through, so that neighbours are packed together.
+    pub(super) parent_hint: u64,
+    /// Where the next read of a sequential stream would begin, and how long the stream is already.
+    pub(super) read_next: u64,
+    /// Bytes read in order so far.
+    pub(super) read_run: u64,
+}
+
+impl InodeState {
+    /// Nothing here that the index would not know.
+    pub(super) fn is_clean(&self) -> bool {
+        self.record.is_none() && self.overlay.is_empty()
+    }
+
+    /// Nobody would miss this entry.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_clean() && self.references == 0 && self.opens == 0 && !self.flushing
+    }
+}

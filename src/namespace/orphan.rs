@@ -1,0 +1,151 @@
+//! Inodes without a name: they go when their last user does, in bounded steps, across crashes [R19].
+//!
+//! The transaction that removes the last name leaves an intent (`Orphan`). When neither the kernel nor a
+//! handle refers to the inode any more, the reaper takes out its extents and attributes, some at a
+//! time, and in the last step the record and the intent together. A crash in between: the intent is
+//! found at the next mount, and the work goes on.
+
+use super::core::Core;
+use super::cut::EXTENTS_PER_TRANSACTION;
+use super::error::NamespaceError;
+use super::tx::{Attempt, Stop, Tx};
+use crate::base::sync::Arc;
+use crate::base::{Event, Ino, Pace, Task};
+use crate::format::{Key, KeyView};
+
+/// Inodes of one step; most have few extents.
+const INODES_PER_STEP: usize = 32;
+/// Attributes that one transaction takes out.
+const XATTRS_PER_TRANSACTION: usize = 256;
+/// Pause while the open batch is full, or after an error.
+const RETRY: std::time::Duration = std::time::Duration::from_millis(10);
+
+impl Core {
+    /// If the inode has no name and no user left, it is handed to the reaper.
+    pub(super) fn check_unused(&self, ino: Ino) {
+        let mut state = self.state.lock();
+        let unused = match state.inodes.get(&ino) {
+            Some(inode) => inode.references == 0 && inode.opens == 0,
+            None => true,
+        };
+        if !unused {
+            return;
+        }
+        if state.orphans.remove(&ino) {
+            state.reap.insert(ino);
+            self.reap_event.notify();
+        } else {
+            state.drop_if_idle(ino);
+        }
+    }
+
+    /// Notes all intents in the index, at mount.
+    pub(super) fn find_orphans(&self) -> Result<(), NamespaceError> {
+        let mut from = Some(Key::kind_from(ORPHAN_KIND));
+        while let Some(start) = from {
+            let scan = self.look(|tx| tx.scan(&start, &Key::kind_from(ORPHAN_KIND + 1), 1024))?;
+            let mut state = self.state.lock();
+            for (key, _) in &scan.entries {
+                if let Ok(KeyView::Orphan(ino)) = KeyView::decode(key) {
+                    state.reap.insert(ino);
+                }
+            }
+            from = scan.next.map(|next| Key::from_bytes(&next));
+        }
+        self.reap_event.notify();
+        Ok(())
+    }
+
+    /// One transaction's worth of the work; true if the inode is gone.
+    fn reap(&self, ino: Ino) -> Result<bool, NamespaceError> {
+        self.change_inside(|tx| tx.reap(ino))
+    }
+}
+
+/// First byte of orphan keys (`format::keys`).
+const ORPHAN_KIND: u8 = 0x08;
+
+impl Tx<'_> {
+    fn reap(&mut self, ino: Ino) -> Attempt<bool> {
+        let record = match self.inode(ino) {
+            Ok(record) => record,
+            Err(Stop::Error(NamespaceError::NotFound)) => {
+                self.delete(Key::orphan(ino));
+                return Ok(true);
+            }
+            Err(stop) => return Err(stop),
+        };
+        if record.links > 0 {
+            // A truncate that was cut short: the overlay of the replayed record hides nothing.
+            self.delete(Key::orphan(ino));
+            return Ok(true);
+        }
+        if self.remove_extents(ino, 0..u64::MAX, EXTENTS_PER_TRANSACTION)?.more {
+            return Ok(false);
+        }
+        let scan =
+            self.scan(&Key::xattrs_from(ino), &Key::xattrs_end(ino), XATTRS_PER_TRANSACTION)?;
+        for (key, _) in &scan.entries {
+            self.delete(Key::from_bytes(key));
+        }
+        if scan.next.is_some() {
+            return Ok(false);
+        }
+        self.delete(Key::orphan(ino));
+        self.delete(Key::inode(ino));
+        self.count_inodes(-1);
+        Ok(true)
+    }
+}
+
+/// The background task.
+pub(super) struct Reaper {
+    core: Arc<Core>,
+}
+
+impl Reaper {
+    pub(super) fn new(core: Arc<Core>) -> Reaper {
+        Reaper { core }
+    }
+}
+
+impl Task for Reaper {
+    fn name(&self) -> &'static str {
+        "reaper"
+    }
+
+    fn event(&self) -> Arc<Event> {
+        self.core.reap_event.clone()
+    }
+
+    fn step(&mut self) -> Pace {
+        for _ in 0..INODES_PER_STEP {
+            if !self.core.has_background_room() {
+                return Pace::Idle(Some(self.core.now() + RETRY));
+            }
+            let next = {
+                let state = self.core.state.lock();
+                if state.check_writable().is_err() {
+                    return Pace::Idle(None);
+                }
+                state
+                    .reap
+                    .iter()
+                    .find(|ino| state.inodes.get(ino).is_none_or(|inode| !inode.flushing))
+                    .copied()
+            };
+            let Some(ino) = next else { return Pace::Idle(None) };
+            match self.core.reap(ino) {
+                Ok(true) => {
+                    self.core.state.lock().reap.remove(&ino);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    log::warn!("inode {ino} could not be removed yet, it is tried again: {error}");
+                    return Pace::Idle(Some(self.core.now() + 50 * RETRY));
+                }
+            }
+        }
+        Pace::Again
+    }
+}

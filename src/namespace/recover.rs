@@ -1,0 +1,353 @@
+//! From a root and a log to an open namespace.
+//!
+//! 1. The space map is loaded from the snapshot; the places of the manifest, the snapshot and all tables
+//!    are claimed.
+//! 2. The batches after the root's replay LSN are applied in order: changes of the index, puts and deletes
+//!    to the space map, logged bytes into overlays. Nothing is written.
+//! 3. What replay freed is quarantined: allocation takes only what is free before and after [R4].
+//! 4. Read-write only: logged bytes are flushed into objects and cut; these changes need no log, because
+//! 5. a checkpoint ends the recovery, in the new epoch. With it, what had reached just one disk is fully
+//!    redundant, and the log is empty [I8].
+//!
+//! A crash before 5 is effective leaves the old root and the old log: the next recovery does the same
+//! from the same. After it, the new root is all there is.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use super::Namespace;
+use super::cache::ReadCache;
+use super::checkpointer::{CheckpointParts, Checkpointer, RootWriter, read_link};
+use super::core::{Core, Fleet, Options, Origin, State};
+use super::error::NamespaceError;
+use super::handles::Handles;
+use super::index::{Flusher, Index, IndexOptions, Op, Pins};
+use super::open_batch::OpenBatch;
+use super::overlay::After;
+use super::sync::lease_of;
+use super::tx::decode;
+use crate::base::limits::ENTRY_BYTES_MAX;
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task, WallTime};
+use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
+use crate::format::manifest::{Manifest, live_tables};
+use crate::format::{
+    BatchReader, ChainLink, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord,
+    SpaceSnapshot,
+};
+
+/// A namespace that is being recovered: nothing runs in the background yet.
+pub struct Recovery {
+    core: Arc<Core>,
+    quarantined: Vec<Reservation>,
+    freed: Vec<ObjectRecord>,
+    chain: Vec<ObjectId>,
+}
+
+/// Key of the number of inodes in use.
+pub(super) const INODES_KEY: &[u8] = b"inodes";
+
+/// Step 1: what a root names is read and claimed. Returns the index.
+pub fn load_root(
+    objects: &Arc<ObjectStore>,
+    options: IndexOptions,
+    manifest: &[ChainLink],
+    space: &[ChainLink],
+    replay_lsn: Lsn,
+) -> Result<Arc<Index>, FleetError> {
+    let damaged = |what| move |_| FleetError::Damaged { what, lsn: replay_lsn };
+    for link in space {
+        let bytes = read_link(objects, link)?;
+        let snapshot =
+            SpaceSnapshot::decode(&bytes, link.record.id).map_err(damaged("space snapshot"))?;
+        objects.space().load(&snapshot.groups)?;
+    }
+    let mut manifests = Vec::new();
+    for link in manifest {
+        let bytes = read_link(objects, link)?;
+        manifests.push(Manifest::decode(&bytes, link.record.id).map_err(damaged("manifest"))?);
+    }
+    let tables = if manifests.is_empty() {
+        Vec::new()
+    } else {
+        live_tables(&manifests).ok_or(FleetError::Damaged { what: "manifest", lsn: replay_lsn })?
+    };
+    let links = manifest.iter().chain(space).map(|link| &link.record);
+    for record in links.chain(tables.iter().map(|table| &table.record)) {
+        objects.space().claim(record)?;
+    }
+    Index::open(options, objects.clone(), tables, replay_lsn)
+}
+
+impl Recovery {
+    /// A namespace as of a root. `chain`: the objects of the root's manifest and snapshot.
+    pub fn new(fleet: Fleet, options: Options, origin: Origin, chain: Vec<ObjectId>) -> Recovery {
+        let state = State {
+            open: OpenBatch::new(origin.lsn.next()),
+            open_since: None,
+            wanted: Lsn(0),
+            durable: origin.lsn,
+            freeze_wanted: false,
+            frozen: None,
+            flush_logged: Lsn(0),
+            flush_all: 0,
+            flush_error: None,
+            checkpoint_wanted: 0,
+            checkpoint_done: 0,
+            inodes: HashMap::new(),
+            dirty: BTreeSet::new(),
+            in_flush: HashSet::new(),
+            dirty_bytes: 0,
+            next_ino: origin.ino_lease,
+            ino_lease: origin.ino_lease,
+            inode_count: origin.inodes,
+            orphans: HashSet::new(),
+            reap: BTreeSet::new(),
+            handles: Handles::default(),
+            read_only: options.read_only,
+            stopping: false,
+            failed: None,
+        };
+        let core = Core {
+            clock: fleet.clock,
+            wait: fleet.wait,
+            members: fleet.members,
+            space: fleet.space,
+            objects: fleet.objects,
+            index: fleet.index,
+            journal: Mutex::new(None),
+            redundancy: fleet.redundancy,
+            name_key: origin.name_key,
+            state: Mutex::new(state),
+            cache: ReadCache::new(options.cache_bytes),
+            options,
+            commit_event: Arc::new(Event::new()),
+            committed: Event::new(),
+            flush_event: Arc::new(Event::new()),
+            flushed: Event::new(),
+            checkpoint_event: Arc::new(Event::new()),
+            reap_event: Arc::new(Event::new()),
+            admitted: AtomicU64::new(0),
+            batch_bytes_max: AtomicU64::new(ENTRY_BYTES_MAX),
+            recovering: AtomicBool::new(true),
+        };
+        Recovery { core: Arc::new(core), quarantined: Vec::new(), freed: Vec::new(), chain }
+    }
+
+    /// Step 2, for one batch. An error means that what was verified makes no sense.
+    pub fn replay(&mut self, lsn: Lsn, payload: &[u8]) -> Result<(), NamespaceError> {
+        let changes: Vec<ChangeRef<'_>> =
+            decode(BatchReader::new(payload).and_then(Iterator::collect))?;
+        let mut freed: Vec<ObjectRecord> = Vec::new();
+        for change in &changes {
+            match *change {
+                ChangeRef::Put { key, value } => self.replay_put(key, value)?,
+                ChangeRef::Delete { key } => {
+                    if let Some(record) = self.replay_delete(key)? {
+                        freed.push(record);
+                    }
+                }
+                ChangeRef::Add { .. } => {}
+                ChangeRef::Inline { ino, offset, data } => {
+                    self.replay_inline(lsn, ino, offset, data)
+                }
+                ChangeRef::Settled { ino, offset, length } => {
+                    let mut state = self.core.state.lock();
+                    let state = &mut *state;
+                    if let Some(inode) = state.inodes.get_mut(&ino) {
+                        let before = inode.overlay.data_bytes();
+                        inode.overlay.forget(offset..offset + length);
+                        state.dirty_bytes -= before - inode.overlay.data_bytes();
+                        state.settle_dirty(ino);
+                    }
+                }
+            }
+        }
+        let ops = changes.iter().filter_map(|change| match *change {
+            ChangeRef::Put { key, value } => Some((key, Op::Put(value))),
+            ChangeRef::Delete { key } => Some((key, Op::Delete)),
+            ChangeRef::Add { key, delta } => Some((key, Op::Add(delta))),
+            ChangeRef::Inline { .. } | ChangeRef::Settled { .. } => None,
+        });
+        self.core.index.apply(lsn, ops);
+        for record in freed {
+            self.core.space.delete(&record)?;
+            // Quarantined when all is replayed: a later batch may have taken the place again.
+            self.freed.push(record);
+        }
+        let mut state = self.core.state.lock();
+        state.durable = lsn;
+        state.open = OpenBatch::new(lsn.next());
+        drop(state);
+        Ok(())
+    }
+
+    fn replay_put(&mut self, key: &[u8], value: &[u8]) -> Result<(), NamespaceError> {
+        if let Ok(KeyView::Object(_)) = KeyView::decode(key) {
+            let record = decode(ObjectRecord::decode(value))?;
+            self.core.space.put(&record)?;
+        }
+        if let Some(lease) = lease_of(key, value) {
+            let mut state = self.core.state.lock();
+            state.ino_lease = state.ino_lease.max(lease);
+            state.next_ino = state.ino_lease;
+        }
+        Ok(())
+    }
+
+    /// The record of an object that is deleted, whose space becomes free.
+    fn replay_delete(&mut self, key: &[u8]) -> Result<Option<ObjectRecord>, NamespaceError> {
+        match decode(KeyView::decode(key))? {
+            KeyView::Object(_) => {
+                let old = self.lookup(key)?;
+                Ok(old.map(|value| decode(ObjectRecord::decode(&value))).transpose()?)
+            }
+            KeyView::Inode(ino) => {
+                self.core.state.lock().forget_content(ino);
+                Ok(None)
+            }
+            KeyView::Dirent { .. }
+            | KeyView::Extent { .. }
+            | KeyView::Xattr { .. }
+            | KeyView::Checksums { .. }
+            | KeyView::Live(_)
+            | KeyView::Orphan(_)
+            | KeyView::Meta(_) => Ok(None),
+        }
+    }
+
+    fn replay_inline(&mut self, lsn: Lsn, ino: Ino, offset: u64, data: &[u8]) {
+        let now = self.core.now();
+        let mut state = self.core.state.lock();
+        state.mark_dirty(ino, now);
+        let state = &mut *state;
+        let inode = state.inodes.get_mut(&ino).expect("it was just made");
+        let before = inode.overlay.data_bytes();
+        let after = After { size: offset + data.len() as u64, mtime: WallTime::default() };
+        inode.overlay.write_logged(offset, data.to_vec(), lsn, after);
+        inode.cut_seq = inode.overlay.seq();
+        inode.cut_lsn = lsn;
+        state.dirty_bytes = state.dirty_bytes + inode.overlay.data_bytes() - before;
+    }
+
+    fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, NamespaceError> {
+        let mut pins = Pins::new();
+        loop {
+            match self.core.index.get(key, &pins) {
+                Ok(value) => return Ok(value),
+                Err(need) => self.core.index.load(&need.0, &mut pins)?,
+            }
+        }
+    }
+
+    /// A namespace that only reads: what was replayed stays in memory.
+    pub fn finish_read_only(self) -> Result<Namespace, NamespaceError> {
+        self.count_inodes()?;
+        self.core.state.lock().read_only = true;
+        self.core.recovering.store(false, Ordering::SeqCst);
+        Ok(Namespace { core: self.core })
+    }
+
+    fn count_inodes(&self) -> Result<(), NamespaceError> {
+        if let Some(value) = self.lookup(Key::meta(INODES_KEY).as_bytes())?
+            && let Ok(count) = value.try_into().map(i64::from_le_bytes)
+        {
+            self.core.state.lock().inode_count = count.max(0) as u64;
+        }
+        Ok(())
+    }
+
+    /// Steps 3 to 5. Returns the namespace, ready for its journal and tasks, and its checkpointer.
+    pub fn finish(
+        mut self,
+        writer: Arc<dyn RootWriter>,
+    ) -> Result<(Namespace, Box<dyn Task>), NamespaceError> {
+        for record in std::mem::take(&mut self.freed) {
+            self.quarantined.extend(self.core.space.quarantine(&record));
+        }
+        self.count_inodes()?;
+        let core = self.core.clone();
+        core.make_root()?;
+        core.state.lock().stopping = true;
+        while core.flush_some()? {
+            core.commit_without_journal()?;
+        }
+        core.commit_without_journal()?;
+        let parts = CheckpointParts { writer, named: std::mem::take(&mut self.chain) };
+        let mut checkpointer = Checkpointer::new(core.clone(), parts);
+        core.state.lock().checkpoint_wanted = 1;
+        let mut flusher = Flusher::new(core.index.clone(), core.clock.clone());
+        while core.state.lock().checkpoint_done < 1 {
+            core.commit_without_journal()?;
+            while flusher.run_step()? == Pace::Again {}
+            checkpointer.run_step()?;
+        }
+        {
+            let mut state = core.state.lock();
+            state.stopping = false;
+            state.checkpoint_wanted = 0;
+            state.checkpoint_done = 0;
+        }
+        self.quarantined.clear();
+        core.recovering.store(false, Ordering::SeqCst);
+        Ok((Namespace { core }, Box::new(checkpointer)))
+    }
+}
+
+impl Core {
+    /// The root directory, if there is none yet: the pool is new.
+    fn make_root(&self) -> Result<(), NamespaceError> {
+        self.change_inside(|tx| {
+            let key = Key::inode(Ino::ROOT);
+            if tx.get(&key)?.is_some() {
+                return Ok(());
+            }
+            let now = tx.now();
+            let record = InodeRecord {
+                kind: FileKind::Directory,
+                mode: 0o755,
+                links: 2,
+                uid: 0,
+                gid: 0,
+                rdev: 0,
+                flags: 0,
+                size: 0,
+                allocated: 0,
+                generation: 0,
+                parent: Ino::ROOT,
+                atime: now,
+                mtime: now,
+                ctime: now,
+                btime: now,
+                target: Vec::new(),
+            };
+            tx.put(key, record.encode());
+            tx.count_inodes(1);
+            Ok(())
+        })
+    }
+}
+
+impl Namespace {
+    /// The journal takes the batches from now on: recovery's checkpoint is effective.
+    pub fn start(&self, journal: Arc<Journal>) -> Result<(), NamespaceError> {
+        let bytes = journal.payload_bytes_max() as u64;
+        self.core.batch_bytes_max.store(bytes, Ordering::SeqCst);
+        *self.core.journal.lock() = Some(journal);
+        self.core.find_orphans()
+    }
+
+    /// Everything becomes durable and is put into a checkpoint: the next mount has nothing to replay.
+    /// The tasks must be running; nobody may call operations any more.
+    pub fn close(&self) -> Result<(), NamespaceError> {
+        self.core.state.lock().stopping = true;
+        self.core.flush_event.notify();
+        self.core.sync()?;
+        self.core.checkpoint()
+    }
+
+    /// A checkpoint now.
+    pub fn checkpoint(&self) -> Result<(), NamespaceError> {
+        self.core.checkpoint()
+    }
+}

@@ -1,0 +1,404 @@
+//! Transactions: how every operation on names and attributes is carried out.
+//!
+//! 1. Room in the open batch and in the log is waited for, with no lock held [R23].
+//! 2. The namespace lock is taken. The operation reads through the index and its own staged changes,
+//!    and stages puts and deletes. Nothing is changed yet.
+//! 3. A table block that is not in memory ends the attempt: locks and staged changes are dropped, the
+//!    block is loaded and pinned, and the operation starts again from 2. Each round pins one more block
+//!    of a bounded set, so it ends.
+//! 4. When the operation succeeds, its changes enter the memtable and the open batch together, still
+//!    under the lock: lock order is the order of history [I2].
+//!
+//! An operation that fails leaves nothing. It must not touch the state in memory before its last `?`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::core::{Core, State};
+use super::error::NamespaceError;
+use super::index::{Need, Op, Pins};
+use super::types::FileKind;
+use super::written::Written;
+use crate::base::limits::OPERATION_BYTES_MAX;
+use crate::base::sync::Arc;
+use crate::base::{Ino, Lsn, WallTime};
+use crate::format::{
+    Change, DirentValue, ExtentValue, InodeRecord, Key, KeyView, ObjectRecord, name_hash,
+};
+
+/// Why an attempt ended without a result.
+pub(super) enum Stop {
+    /// A block must be loaded first.
+    Need(Need),
+    /// This inode's data must be flushed first: a namespace operation on it would otherwise survive
+    /// without the data written before [I2].
+    Flush(Ino),
+    /// The operation is refused.
+    Error(NamespaceError),
+}
+
+impl From<Need> for Stop {
+    fn from(need: Need) -> Stop {
+        Stop::Need(need)
+    }
+}
+
+impl From<NamespaceError> for Stop {
+    fn from(error: NamespaceError) -> Stop {
+        Stop::Error(error)
+    }
+}
+
+/// What an operation returns inside a transaction.
+pub(super) type Attempt<T> = Result<T, Stop>;
+
+/// What happens to the state in memory when the transaction's changes are applied.
+pub(super) enum Effect {
+    /// An inline cut of this inode was staged: see `cut`.
+    InlineCut(Ino),
+    /// A flush's cut of this inode was staged; the record as its users see it from now on.
+    FlushCut { ino: Ino, point: u64, record: Box<InodeRecord> },
+    /// These ranges of the inode, as of `point`, are in the index: an inline cut had overtaken.
+    Handover { ino: Ino, point: u64, ranges: Vec<Range<u64>>, allocated: u64 },
+    /// The object becomes named by this batch.
+    Name(Arc<Written>),
+    /// The object's space is free once this batch is durable.
+    Free(ObjectRecord),
+    /// The inode has no name left.
+    Orphan(Ino),
+}
+
+/// One attempt of an operation, under the namespace lock.
+pub(super) struct Tx<'a> {
+    pub(super) core: &'a Core,
+    pub(super) state: &'a mut State,
+    pins: &'a Pins,
+    staged: BTreeMap<Key, Option<Vec<u8>>>,
+    adds: BTreeMap<Key, i64>,
+    data: Vec<Change>,
+    effects: Vec<Effect>,
+    now: WallTime,
+}
+
+/// Who runs a transaction, and what for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Look,
+    Change,
+    Background,
+}
+
+/// A round of an operation needs one more block at most; more rounds than this are a bug.
+const ROUNDS_MAX: u32 = 100_000;
+
+impl Core {
+    /// Runs a changing operation; see the module's text. For the kernel's calls: waits for room.
+    pub(super) fn change<T>(
+        &self,
+        mut operation: impl FnMut(&mut Tx<'_>) -> Attempt<T>,
+    ) -> Result<T, NamespaceError> {
+        self.wait_for_room();
+        self.attempt(Kind::Change, &mut operation)
+    }
+
+    /// The same for background work, which must not wait for other background work: it looks for room
+    /// before it begins, and each piece of it is small.
+    pub(super) fn change_inside<T>(
+        &self,
+        mut operation: impl FnMut(&mut Tx<'_>) -> Attempt<T>,
+    ) -> Result<T, NamespaceError> {
+        self.attempt(Kind::Background, &mut operation)
+    }
+
+    /// Runs an operation that only looks. Staging a change in it is a bug.
+    pub(super) fn look<T>(
+        &self,
+        mut operation: impl FnMut(&mut Tx<'_>) -> Attempt<T>,
+    ) -> Result<T, NamespaceError> {
+        self.attempt(Kind::Look, &mut operation)
+    }
+
+    fn attempt<T>(
+        &self,
+        kind: Kind,
+        operation: &mut dyn FnMut(&mut Tx<'_>) -> Attempt<T>,
+    ) -> Result<T, NamespaceError> {
+        let mut pins = Pins::new();
+        for _ in 0..ROUNDS_MAX {
+            let stop = {
+                let mut state = self.state.lock();
+                if kind != Kind::Look {
+                    state.check_writable()?;
+                }
+                if kind == Kind::Change && state.open.bytes() > self.batch_wait_bytes() {
+                    drop(state);
+                    self.wait_for_room();
+                    continue;
+                }
+                let mut tx = Tx {
+                    core: self,
+                    state: &mut state,
+                    pins: &pins,
+                    staged: BTreeMap::new(),
+                    adds: BTreeMap::new(),
+                    data: Vec::new(),
+                    effects: Vec::new(),
+                    now: self.clock.wall(),
+                };
+                match operation(&mut tx) {
+                    Ok(result) => {
+                        assert!(kind != Kind::Look || tx.is_empty(), "a look changed something");
+                        tx.apply();
+                        return Ok(result);
+                    }
+                    Err(stop) => stop,
+                }
+            };
+            match stop {
+                Stop::Need(need) => self.index.load(&need.0, &mut pins)?,
+                Stop::Flush(ino) => self.flush_inode(ino)?,
+                Stop::Error(error) => return Err(error),
+            }
+        }
+        panic!("an operation needed more than {ROUNDS_MAX} rounds");
+    }
+}
+
+impl Tx<'_> {
+    /// The time of day at which the operation happens.
+    pub(super) fn now(&self) -> WallTime {
+        self.now
+    }
+
+    /// The batch that the changes will be in.
+    pub(super) fn lsn(&self) -> Lsn {
+        self.state.open.lsn
+    }
+
+    fn is_empty(&self) -> bool {
+        self.staged.is_empty() && self.adds.is_empty() && self.data.is_empty()
+    }
+
+    /// The value of a key, own changes included.
+    pub(super) fn get(&self, key: &Key) -> Attempt<Option<Vec<u8>>> {
+        match self.staged.get(key) {
+            Some(value) => Ok(value.clone()),
+            None => Ok(self.core.index.get(key.as_bytes(), self.pins)?),
+        }
+    }
+
+    /// A counter, own additions included.
+    pub(super) fn counter(&self, key: &Key) -> Attempt<i64> {
+        let below = match self.get(key)? {
+            Some(value) => value.try_into().map(i64::from_le_bytes).unwrap_or(0),
+            None => 0,
+        };
+        Ok(below.wrapping_add(self.adds.get(key).copied().unwrap_or(0)))
+    }
+
+    /// Entries of a range, without own changes.
+    pub(super) fn scan(&self, start: &Key, end: &Key, limit: usize) -> Attempt<super::index::Scan> {
+        Ok(self.core.index.scan(start.as_bytes(), end.as_bytes(), limit, None, self.pins)?)
+    }
+
+    pub(super) fn put(&mut self, key: Key, value: Vec<u8>) {
+        self.staged.insert(key, Some(value));
+    }
+
+    pub(super) fn delete(&mut self, key: Key) {
+        self.adds.remove(&key);
+        self.staged.insert(key, None);
+    }
+
+    pub(super) fn add(&mut self, key: Key, delta: i64) {
+        *self.adds.entry(key).or_insert(0) += delta;
+    }
+
+    /// True if the key is put in this transaction.
+    pub(super) fn is_staged(&self, key: &Key) -> bool {
+        self.staged.get(key).is_some_and(Option::is_some)
+    }
+
+    /// Bytes of a file or ranges of it, for the log.
+    pub(super) fn log(&mut self, change: Change) {
+        self.data.push(change);
+    }
+
+    pub(super) fn effect(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// The inode as its users see it.
+    pub(super) fn inode(&self, ino: Ino) -> Attempt<InodeRecord> {
+        let key = Key::inode(ino);
+        if let Some(value) = self.staged.get(&key) {
+            let value = value.as_ref().ok_or(NamespaceError::NotFound)?;
+            return Ok(decode(InodeRecord::decode(value))?);
+        }
+        if let Some(record) = self.state.inodes.get(&ino).and_then(|inode| inode.record.as_ref()) {
+            return Ok(InodeRecord::clone(record));
+        }
+        let value = self.get(&key)?.ok_or(NamespaceError::NotFound)?;
+        Ok(decode(InodeRecord::decode(&value))?)
+    }
+
+    /// The same, which must be a directory that still has a name.
+    pub(super) fn directory(&self, ino: Ino) -> Attempt<InodeRecord> {
+        let record = self.inode(ino)?;
+        if record.kind != FileKind::Directory {
+            return Err(NamespaceError::NotDirectory.into());
+        }
+        if record.links == 0 {
+            return Err(NamespaceError::NotFound.into());
+        }
+        Ok(record)
+    }
+
+    /// The record enters the batch. If the inode has unwritten data, that must be in an inline cut
+    /// of the same transaction [I2]; see `settle`.
+    pub(super) fn put_inode(&mut self, ino: Ino, record: &InodeRecord) {
+        self.put(Key::inode(ino), record.encode());
+    }
+
+    /// An attribute changes that follows the inode's own order: with unwritten data it waits for the
+    /// next cut, else it enters the batch.
+    pub(super) fn put_attributes(&mut self, ino: Ino, record: InodeRecord) {
+        match self.state.inodes.get_mut(&ino) {
+            Some(inode) if inode.unlogged => inode.record = Some(Box::new(record)),
+            _ => self.put_inode(ino, &record),
+        }
+    }
+
+    /// Where a name is kept.
+    pub(super) fn dirent_key(&self, parent: Ino, name: &[u8]) -> Key {
+        Key::dirent(parent, name_hash(self.core.name_key, name), name)
+    }
+
+    /// What a name stands for.
+    pub(super) fn dirent(&self, parent: Ino, name: &[u8]) -> Attempt<Option<DirentValue>> {
+        match self.get(&self.dirent_key(parent, name))? {
+            Some(value) => Ok(Some(decode(DirentValue::decode(&value))?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Extents of the file that overlap `range`, in order, own changes included; about `limit` of
+    /// them. True if there may be more.
+    pub(super) fn extents(
+        &self,
+        ino: Ino,
+        range: Range<u64>,
+        limit: usize,
+    ) -> Attempt<(Vec<(u64, ExtentValue)>, bool)> {
+        let start = Key::extent(ino, range.start);
+        let end = Key::extent(ino, range.end);
+        let prefix = &start.as_bytes()[..9];
+        let mut found = BTreeMap::new();
+        let before = self.core.index.get_at_or_before(start.as_bytes(), prefix, None, self.pins)?;
+        let scan = self.scan(&start, &end, limit)?;
+        let more = scan.next.is_some();
+        // Beyond where the scan stopped nothing is known: staged entries there must not show either.
+        let known = match &scan.next {
+            Some(next) if next.len() == start.as_bytes().len() => offset_of(next)?,
+            _ => range.end,
+        };
+        for (key, value) in before.into_iter().chain(scan.entries) {
+            if !self.staged.contains_key(key.as_slice()) {
+                found.insert(offset_of(&key)?, decode(ExtentValue::decode(&value))?);
+            }
+        }
+        let first = Key::extent(ino, 0);
+        let staged_before = self.staged.range(first..start.clone()).next_back();
+        for (key, value) in staged_before.into_iter().chain(self.staged.range(start..end)) {
+            if let Some(value) = value {
+                found.insert(offset_of(key.as_bytes())?, decode(ExtentValue::decode(value))?);
+            }
+        }
+        found.retain(|offset, extent| {
+            *offset < range.end.min(known) && offset.saturating_add(extent.length) > range.start
+        });
+        Ok((found.into_iter().collect(), more))
+    }
+
+    /// Everything staged takes effect, in memory.
+    fn apply(self) {
+        let Tx { core, state, staged, adds, data, effects, .. } = self;
+        let lsn = state.open.lsn;
+        if !staged.is_empty() || !adds.is_empty() {
+            let puts = staged.iter().map(|(key, value)| match value {
+                Some(value) => (key.as_bytes(), Op::Put(value)),
+                None => (key.as_bytes(), Op::Delete),
+            });
+            let adds = adds.iter().map(|(key, &delta)| (key.as_bytes(), Op::Add(delta)));
+            core.index.apply(lsn, puts.chain(adds));
+        }
+        let before = state.open.bytes();
+        for (key, value) in staged {
+            if let Ok(KeyView::Inode(ino)) = key.view() {
+                state.inode_was_put(ino, value.as_deref());
+            }
+            state.open.push(match value {
+                Some(value) => Change::Put { key, value },
+                None => Change::Delete { key },
+            });
+        }
+        for (key, delta) in adds {
+            state.open.push(Change::Add { key, delta });
+        }
+        let index_bytes = state.open.bytes().saturating_sub(before);
+        assert!(index_bytes <= OPERATION_BYTES_MAX, "R19: an operation is bounded");
+        for change in data {
+            state.open.push(change);
+        }
+        for effect in effects {
+            match effect {
+                Effect::InlineCut(ino) => state.inline_cut_applied(ino, lsn),
+                Effect::FlushCut { ino, point, record } => {
+                    state.flush_cut_applied(ino, point, record, lsn);
+                }
+                Effect::Handover { ino, point, ranges, allocated } => {
+                    state.handover_applied(ino, point, ranges, allocated);
+                }
+                Effect::Name(object) => {
+                    object.set_named();
+                    state.open.placed.push(object);
+                }
+                Effect::Free(record) => state.open.freed.push(record),
+                Effect::Orphan(ino) => {
+                    state.orphans.insert(ino);
+                }
+            }
+        }
+        if !state.open.is_empty() {
+            core.batch_grew(state);
+        }
+    }
+}
+
+fn offset_of(key: &[u8]) -> Attempt<u64> {
+    match decode(KeyView::decode(key))? {
+        KeyView::Extent { offset, .. } => Ok(offset),
+        KeyView::Inode(_)
+        | KeyView::Dirent { .. }
+        | KeyView::Xattr { .. }
+        | KeyView::Object(_)
+        | KeyView::Checksums { .. }
+        | KeyView::Live(_)
+        | KeyView::Orphan(_)
+        | KeyView::Meta(_) => Err(damaged().into()),
+    }
+}
+
+/// A value of the index that does not decode: verified bytes with impossible content.
+pub(super) fn decode<T>(
+    result: Result<T, crate::format::FormatError>,
+) -> Result<T, NamespaceError> {
+    result.map_err(|error| {
+        log::error!("an entry of the index makes no sense: {error}");
+        damaged()
+    })
+}
+
+fn damaged() -> NamespaceError {
+    NamespaceError::Io(crate::fleet::FleetError::Damaged { what: "index entry", lsn: Lsn(0) })
+}

@@ -1,0 +1,118 @@
+//! Extended attributes: one key each. POSIX ACLs are two of them that mode bits follow.
+
+use super::acl::{self, Acl};
+use super::core::Core;
+use super::error::NamespaceError;
+use super::types::{Caller, FileKind, XattrMode};
+use crate::base::Ino;
+use crate::base::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::format::{Key, KeyView};
+
+const TRUSTED: &[u8] = b"trusted.";
+/// Names of one answer; the kernel's own limit for a list is 64 KiB.
+const NAMES_MAX: usize = 65_536;
+
+fn check_name(name: &[u8]) -> Result<(), NamespaceError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX { Err(NamespaceError::Range) } else { Ok(()) }
+}
+
+impl Core {
+    /// Sets an attribute. Setting `system.posix_acl_access` sets the mode bits that it implies.
+    pub(super) fn setxattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+        caller: Caller,
+    ) -> Result<(), NamespaceError> {
+        check_name(name)?;
+        if value.len() > XATTR_VALUE_BYTES_MAX {
+            return Err(NamespaceError::TooBig);
+        }
+        self.change(|tx| {
+            let mut record = tx.inode(ino)?;
+            let key = Key::xattr(ino, name);
+            let exists = tx.get(&key)?.is_some();
+            match mode {
+                XattrMode::Create if exists => return Err(NamespaceError::Exists.into()),
+                XattrMode::Replace if !exists => return Err(NamespaceError::NoData.into()),
+                XattrMode::Any | XattrMode::Create | XattrMode::Replace => {}
+            }
+            let mut keep = true;
+            if name == acl::ACCESS || name == acl::DEFAULT {
+                let list = Acl::decode(value).ok_or(NamespaceError::Invalid)?;
+                if name == acl::DEFAULT && record.kind != FileKind::Directory {
+                    return Err(NamespaceError::AccessDenied.into());
+                }
+                if name == acl::ACCESS {
+                    record.mode = record.mode & !0o777 | list.mode() as u16;
+                    if caller.uid != 0 && caller.gid != record.gid {
+                        // As the kernel's own file systems do for somebody outside the group; the
+                        // transport knows only the caller's effective group.
+                        record.mode &= !0o2000;
+                    }
+                    keep = !list.is_minimal();
+                }
+            }
+            if keep {
+                tx.put(key, value.to_vec());
+            } else if exists {
+                tx.delete(key);
+            }
+            record.ctime = tx.now();
+            tx.put_attributes(ino, record);
+            Ok(())
+        })
+    }
+
+    /// An attribute's value.
+    pub(super) fn getxattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, NamespaceError> {
+        check_name(name)?;
+        self.look(|tx| {
+            tx.inode(ino)?;
+            Ok(tx.get(&Key::xattr(ino, name))?.ok_or(NamespaceError::NoData)?)
+        })
+    }
+
+    /// Names of all attributes; `trusted.*` only for root.
+    pub(super) fn listxattr(
+        &self,
+        ino: Ino,
+        caller: Caller,
+    ) -> Result<Vec<Vec<u8>>, NamespaceError> {
+        self.look(|tx| {
+            tx.inode(ino)?;
+            let mut names = Vec::new();
+            let mut from = Some(Key::xattrs_from(ino));
+            while let Some(start) = from {
+                let scan = tx.scan(&start, &Key::xattrs_end(ino), NAMES_MAX)?;
+                for (key, _) in &scan.entries {
+                    if let Ok(KeyView::Xattr { name, .. }) = KeyView::decode(key)
+                        && (caller.uid == 0 || !name.starts_with(TRUSTED))
+                    {
+                        names.push(name.to_vec());
+                    }
+                }
+                from = scan.next.map(|next| Key::from_bytes(&next));
+            }
+            Ok(names)
+        })
+    }
+
+    /// Removes an attribute.
+    pub(super) fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), NamespaceError> {
+        check_name(name)?;
+        self.change(|tx| {
+            let mut record = tx.inode(ino)?;
+            let key = Key::xattr(ino, name);
+            if tx.get(&key)?.is_none() {
+                return Err(NamespaceError::NoData.into());
+            }
+            tx.delete(key);
+            record.ctime = tx.now();
+            tx.put_attributes(ino, record);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,320 @@
+//! Opening, recovering and closing a pool: where all rooms meet.
+//!
+//! 1. The disks at hand are assembled; nothing is written (`assemble`).
+//! 2. Read-write only: the next epoch is claimed in the labels of N-m members or more [R2]. A crash here
+//!    leaves a claimed epoch without a root: the next mount claims the one after.
+//! 3. The root is loaded, and the log behind it replayed in memory (`namespace::recover`). What was
+//!    acknowledged and is missing makes the pool read-only [I6, R5].
+//! 4. Recovery writes what was only logged into objects and ends with a checkpoint in the new epoch [I8].
+//!    A crash before that is effective leaves the old root and log as they were.
+//! 5. The journal opens, empty; background tasks start.
+//!
+//! Closing: everything becomes objects, a checkpoint, tasks end, the labels say "closed".
+
+use super::assemble::{AssembleError, AssembleOptions, Assembled, Candidate, Mode, assemble};
+use super::labels::PoolLabels;
+use super::root_keeper::RootKeeper;
+use crate::base::limits::BUFFER_POOL_BYTES;
+use crate::base::sync::Arc;
+use crate::base::{Clock, DiskIndex, Epoch, PoolUuid, Random, Task, Wait};
+use crate::fleet::disk::BufferPool;
+use crate::fleet::{
+    Access, Checkpoint, FleetError, Heat, Journal, JournalContext, Members, ObjectContext,
+    ObjectStore, Quorum, ReplayFrom, Reports, Space, replay,
+};
+use crate::format::{Label, Redundancy, Root};
+use crate::namespace::index::IndexOptions;
+use crate::namespace::{Fleet, Namespace, NamespaceError, Options, Origin, Recovery, load_root};
+
+/// Where background tasks run: threads, or a simulated world.
+pub trait TaskHost: Send + Sync {
+    /// Runs a task until it is done or the pool is closed.
+    fn run(&self, task: Box<dyn Task>);
+    /// Ends all tasks after the step each is in.
+    fn stop(&self);
+}
+
+/// What a pool stands on.
+pub struct Machine {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// How to wait.
+    pub wait: Arc<dyn Wait>,
+    /// Where tasks run.
+    pub tasks: Arc<dyn TaskHost>,
+    /// Unpredictable in production, the seed in simulation.
+    pub random: Random,
+}
+
+/// How to open.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Which disks to believe.
+    pub assemble: AssembleOptions,
+    /// Numbers of the namespace.
+    pub namespace: Options,
+    /// Memory and sizes of the index; the seed is replaced.
+    pub index: IndexOptions,
+    /// Memory for I/O.
+    pub buffer_bytes: u64,
+}
+
+impl Default for OpenOptions {
+    fn default() -> OpenOptions {
+        OpenOptions {
+            assemble: AssembleOptions::default(),
+            namespace: Options::default(),
+            index: IndexOptions::default(),
+            buffer_bytes: BUFFER_POOL_BYTES,
+        }
+    }
+}
+
+/// Why a pool was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its disks do not make a pool.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// They could not be read or written.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// What they say makes no sense.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+}
+
+/// Why a pool that was asked for read-write is read-only.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReadOnly {
+    /// It is not.
+    No,
+    /// See [`Mode`].
+    Mode(Mode),
+    /// Acknowledged batches are missing from the log on every copy [I6].
+    LogLost,
+}
+
+/// A pool that is open.
+pub struct OpenPool {
+    /// Its files.
+    pub namespace: Namespace,
+    /// Its members.
+    pub members: Arc<Members>,
+    /// Free space of its disks.
+    pub space: Arc<Space>,
+    /// Expected waits.
+    pub heat: Arc<Heat>,
+    /// What was noticed and waits to be acted upon.
+    pub reports: Arc<Reports>,
+    /// Its name and identity, as of opening.
+    pub label: Label,
+    /// Whether it may be written to, and why not.
+    pub read_only: ReadOnly,
+    /// Members that were missing when it was opened.
+    pub missing: Vec<DiskIndex>,
+    /// It had not been closed before: there was a crash.
+    pub was_unclean: bool,
+    /// Batches that were replayed.
+    pub replayed: usize,
+    journal: Option<Arc<Journal>>,
+    labels: Arc<PoolLabels>,
+    tasks: Arc<dyn TaskHost>,
+}
+
+/// The rooms of the fleet, being put together.
+struct Parts {
+    access: Access,
+    members: Arc<Members>,
+    space: Arc<Space>,
+    heat: Arc<Heat>,
+    objects: Arc<ObjectStore>,
+}
+
+/// Opens the pool that these disks are.
+pub fn open(
+    mut machine: Machine,
+    candidates: Vec<Candidate>,
+    options: OpenOptions,
+) -> Result<OpenPool, OpenError> {
+    let access = Access {
+        clock: machine.clock.clone(),
+        wait: machine.wait.clone(),
+        buffers: BufferPool::new(options.buffer_bytes, machine.wait.clone()),
+    };
+    let reports = Arc::new(Reports::new());
+    let assembled = assemble(&access, candidates, &options.assemble, reports.clone())?;
+    let writes = assembled.mode == Mode::ReadWrite;
+    let claim = if writes {
+        assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?
+    } else {
+        assembled.labels.current()
+    };
+    let parts = parts(access, &assembled, claim.epoch, &mut machine.random);
+    let root = &assembled.root;
+    let mut index_options = options.index.clone();
+    index_options.seed = machine.random.next_u64();
+    let index =
+        load_root(&parts.objects, index_options, &root.manifest, &root.space, root.replay_lsn)?;
+    let fleet = Fleet {
+        clock: machine.clock.clone(),
+        wait: machine.wait.clone(),
+        members: parts.members.clone(),
+        space: parts.space.clone(),
+        objects: parts.objects.clone(),
+        index,
+        redundancy: root.config.redundancy,
+    };
+    let mut namespace_options = options.namespace.clone();
+    namespace_options.read_only |= !writes;
+    let chain = root.manifest.iter().chain(&root.space).map(|link| link.record.id).collect();
+    let mut recovery = Recovery::new(fleet, namespace_options, origin(root), chain);
+    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
+    for index in 0..log.len() {
+        recovery.replay(log.lsn(index), &log.payload(index)?)?;
+    }
+    let sound = log.is_sound(parts.members.parity());
+    let read_only = match (writes, sound) {
+        (true, true) => ReadOnly::No,
+        (true, false) => ReadOnly::LogLost,
+        (false, _) => ReadOnly::Mode(assembled.mode),
+    };
+    let (namespace, journal) = if read_only == ReadOnly::No {
+        let (namespace, journal) = go_on(&machine, &parts, &assembled, recovery, &log.end, claim)?;
+        (namespace, Some(journal))
+    } else {
+        (recovery.finish_read_only()?, None)
+    };
+    Ok(OpenPool {
+        namespace,
+        members: parts.members,
+        space: parts.space,
+        heat: parts.heat,
+        reports,
+        label: assembled.label,
+        read_only,
+        missing: assembled.missing,
+        was_unclean: assembled.unclean,
+        replayed: log.len(),
+        journal,
+        labels: assembled.labels,
+        tasks: machine.tasks,
+    })
+}
+
+fn origin(root: &Root) -> Origin {
+    Origin {
+        name_key: root.name_hash_key,
+        ino_lease: root.ino_lease.0,
+        inodes: root.inodes,
+        lsn: root.replay_lsn,
+    }
+}
+
+fn parts(access: Access, assembled: &Assembled, epoch: Epoch, random: &mut Random) -> Parts {
+    let members = assembled.members.clone();
+    let space = Arc::new(Space::new());
+    for member in members.all() {
+        space.add_disk(member.index, member.layout.data_units, member.layout.group_units);
+    }
+    let heat = Arc::new(Heat::new(access.clock.clone(), members.clone()));
+    let objects = Arc::new(ObjectStore::new(ObjectContext {
+        clock: access.clock.clone(),
+        wait: access.wait.clone(),
+        random: random.fork(),
+        members: members.clone(),
+        space: space.clone(),
+        heat: heat.clone(),
+        buffers: access.buffers.clone(),
+        epoch,
+    }));
+    Parts { access, members, space, heat, objects }
+}
+
+/// Steps 4 and 5.
+fn go_on(
+    machine: &Machine,
+    parts: &Parts,
+    assembled: &Assembled,
+    recovery: Recovery,
+    end: &crate::fleet::Mark,
+    claim: crate::format::EpochClaim,
+) -> Result<(Namespace, Arc<Journal>), OpenError> {
+    let quorum = Arc::new(Quorum::new(parts.members.clone(), assembled.labels.clone()));
+    let checkpoint = Checkpoint::open(
+        parts.access.clone(),
+        quorum.clone(),
+        &assembled.roots,
+        Some(&assembled.root),
+    );
+    let highest = assembled.roots.iter().map(|found| found.root.sequence).max().unwrap_or(0);
+    let keeper = Arc::new(RootKeeper::new(
+        checkpoint,
+        parts.members.clone(),
+        assembled.root.clone(),
+        claim,
+        highest,
+        end.clone(),
+    ));
+    let (namespace, checkpointer) = recovery.finish(keeper.clone())?;
+    let journal = Arc::new(Journal::open(
+        JournalContext {
+            access: parts.access.clone(),
+            quorum,
+            heat: parts.heat.clone(),
+            pool: assembled.label.pool,
+            epoch: claim.epoch,
+            epoch_id: claim.id,
+        },
+        &keeper.last_mark(),
+    ));
+    keeper.attach(journal.clone());
+    namespace.start(journal.clone())?;
+    for task in namespace.tasks() {
+        machine.tasks.run(task);
+    }
+    machine.tasks.run(checkpointer);
+    Ok((namespace, journal))
+}
+
+impl OpenPool {
+    /// The pool's identity.
+    pub fn uuid(&self) -> PoolUuid {
+        self.label.pool
+    }
+
+    /// The pool's default redundancy.
+    pub fn redundancy(&self) -> Redundancy {
+        self.members.redundancy()
+    }
+
+    /// How full the log is, in percent; 0 if the pool is read-only.
+    pub fn log_percent(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.fill_percent())
+    }
+
+    /// Whether too few disks take writes, so that writers wait [R11].
+    pub fn suspended(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.suspended())
+    }
+
+    /// Closes the pool: when this returns Ok it is clean, and everything written to it survives [I1].
+    /// No operation may run any more.
+    pub fn close(self) -> Result<(), NamespaceError> {
+        if self.read_only != ReadOnly::No {
+            self.tasks.stop();
+            return Ok(());
+        }
+        let result = self.namespace.close();
+        self.tasks.stop();
+        if result.is_ok() {
+            self.labels.close();
+        }
+        result
+    }
+}
+
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<OpenPool>();
+};
