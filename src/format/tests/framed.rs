@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::samples::{self, DISK, DISK_BYTES, POOL};
 use super::{check_canonical, check_framed, reseal};
 use crate::base::{DiskUuid, Epoch, Lsn, MIB, ObjectId, PoolUuid, ShardIndex, Units};
+use crate::format::manifest::Manifest;
 use crate::format::*;
 
 const ELSEWHERE: DiskUuid = DiskUuid([9; 16]);
@@ -33,6 +34,14 @@ fn decode_space(bytes: &[u8]) -> Result<SpaceSnapshot, FormatError> {
     SpaceSnapshot::decode(bytes, samples::object(23))
 }
 
+fn decode_manifest(bytes: &[u8]) -> Result<Manifest, FormatError> {
+    Manifest::decode(bytes, samples::object(21))
+}
+
+fn encode_manifest(manifest: &Manifest) -> Vec<u8> {
+    manifest.encode().expect("it is small")
+}
+
 #[test]
 fn labels() {
     check_framed(&samples::label(), Label::encode, decode_label);
@@ -58,6 +67,13 @@ fn shard_headers() {
 fn space_snapshots() {
     let encode = |space: &SpaceSnapshot| space.encode().expect("it is small");
     check_framed(&samples::space(), encode, decode_space);
+}
+
+#[test]
+fn manifests() {
+    check_framed(&samples::manifest(), encode_manifest, decode_manifest);
+    let error = Manifest::decode(&encode_manifest(&samples::manifest()), samples::object(22));
+    assert_eq!(misplaced(error), "object");
 }
 
 fn misplaced<T: std::fmt::Debug>(result: Result<T, FormatError>) -> &'static str {
@@ -197,7 +213,7 @@ proptest! {
     /// A good checksum over random insides: what an attacker, or a bug of another version, could write.
     #[test]
     fn random_insides_never_panic(
-        kind in 0usize..5,
+        kind in 0usize..6,
         at in 24usize..300,
         noise in proptest::collection::vec(any::<u8>(), 1..200),
     ) {
@@ -206,6 +222,7 @@ proptest! {
             1 => encode_root(&samples::root()),
             2 => samples::entry(b"payload").encode().to_vec(),
             3 => samples::shard_header().encode(),
+            4 => encode_manifest(&samples::manifest()),
             _ => samples::space().encode().expect("it is small"),
         };
         let end = bytes.len().min(at + noise.len());
@@ -217,6 +234,7 @@ proptest! {
             1 => check_canonical(&bytes, encode_root, decode_root),
             2 => check_canonical(&bytes, |header| header.encode().to_vec(), decode_entry),
             3 => check_canonical(&bytes, ShardHeader::encode, decode_header),
+            4 => check_canonical(&bytes, encode_manifest, decode_manifest),
             _ => {
                 let encode = |space: &SpaceSnapshot| space.encode().expect("it was decoded");
                 check_canonical(&bytes, encode, decode_space);
@@ -230,6 +248,7 @@ proptest! {
         prop_assert!(RawRoot::decode(&bytes, 0).is_err());
         prop_assert!(RawEntryHeader::decode(&bytes, 0).is_err());
         prop_assert!(RawShardHeader::decode(&bytes, 0).is_err());
+        prop_assert!(decode_manifest(&bytes).is_err());
         prop_assert!(SpaceSnapshot::decode(&bytes, samples::object(23)).is_err());
     }
 }

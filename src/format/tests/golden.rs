@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use super::samples::{self, DISK, DISK_BYTES, POOL};
 use crate::base::{GIB, Ino, MIB, UNIT_BYTES, Units};
+use crate::format::manifest::Manifest;
+use crate::format::table::{Block, FOOTER_BYTES, Filter, decode_footer, hash_key};
 use crate::format::*;
 
 fn path(name: &str) -> PathBuf {
@@ -57,6 +59,7 @@ fn images() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let root = samples::root().encode(DISK, 1).expect("it is small");
     let replica = samples::replica_record(ObjectKind::Table, 4);
     let dirent = DirentValue { ino: Ino(100), kind: FileKind::Fifo };
+    let manifest = samples::manifest().encode().expect("it is small");
     let keys = samples::keys();
     let keys: Vec<u8> = keys
         .iter()
@@ -68,6 +71,8 @@ fn images() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("journal_entry.hex", "journal entry with a batch of every kind of change", entry),
         ("shard_header.hex", "shard header", samples::shard_header().encode()),
         ("space_snapshot.hex", "space snapshot", samples::space().encode().expect("it is small")),
+        ("manifest.hex", "manifest, an increment", manifest),
+        ("table.hex", "table of the index, blocks of 256 bytes", samples::table().bytes),
         ("object_record_erasure.hex", "object record, ec:2+1", samples::erasure_record().encode()),
         ("object_record_replica.hex", "object record, replica:3", replica.encode()),
         ("pieces.hex", "owners' list", encode_pieces(&samples::pieces())),
@@ -119,6 +124,32 @@ fn today_reads_the_images_of_version_1() {
     assert_eq!(DirentValue::decode(&image("dirent.hex")), Ok(dirent));
     assert_eq!(ExtentValue::decode(&image("extent.hex")), Ok(samples::extent()));
     assert_eq!(Orphan::decode(&image("orphan.hex")), Ok(Orphan::Truncated { from: 9 }));
+}
+
+#[test]
+fn today_reads_the_table_of_version_1() {
+    let bytes = from_hex(&read("table.hex"));
+    let footer = &bytes[bytes.len() - FOOTER_BYTES as usize..];
+    let meta = decode_footer(footer, bytes.len() as u32).expect("the footer is good");
+    assert_eq!(meta, samples::table().meta);
+    let part =
+        |place: table::Extent| bytes[place.offset as usize..][..place.length as usize].to_vec();
+    let index = Block::open_index(part(meta.index), &meta).expect("the index is good");
+    let filter = Filter::open(part(meta.filter), &meta).expect("the filter is good");
+    assert!(index.len() > 1, "several blocks");
+    let (mut entries, mut key) = (0, Vec::new());
+    for place in (0..index.len()).map(|number| index.place(number)) {
+        let block = Block::open_data(part(place), meta.tag, place.offset).expect("a good block");
+        for number in 0..block.len() {
+            block.key_into(number, &mut key);
+            assert!(filter.may_hold(hash_key(&key)));
+            assert!(KeyView::decode(&key).is_ok());
+            entries += 1;
+        }
+    }
+    assert_eq!(entries, meta.entries);
+    let manifest = Manifest::decode(&from_hex(&read("manifest.hex")), samples::object(21));
+    assert_eq!(manifest, Ok(samples::manifest()));
 }
 
 /// The layouts of some disks as text.

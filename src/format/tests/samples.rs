@@ -3,6 +3,8 @@
 use crate::base::limits::DISKS_MAX;
 use crate::base::{DiskIndex, DiskUuid, Epoch, GIB, Ino, Lsn, ObjectId, PoolUuid, ShardIndex};
 use crate::base::{Units, WallTime};
+use crate::format::manifest::{Manifest, ManifestEntry, TableEntry};
+use crate::format::table::{BuiltTable, Op, TableBuilder};
 use crate::format::*;
 
 pub(super) const POOL: PoolUuid = PoolUuid(*b"the pool's uuid.");
@@ -170,6 +172,39 @@ pub(super) fn space() -> SpaceSnapshot {
             group(0, 9, 0, vec![]),
             group(4, 2, 1, vec![run(17, 16)]),
         ],
+    }
+}
+
+/// Several blocks, every kind of entry.
+pub(super) fn table() -> BuiltTable {
+    let mut builder = TableBuilder::new(0x7a61_6754_a5a5_0001, 256);
+    for number in 0..20u64 {
+        let key = Key::extent(Ino(100 + number / 8), number * 4096);
+        let op = match number % 5 {
+            3 => Op::Delete,
+            4 => Op::Add(-(number as i64)),
+            _ => Op::Put(b"some value of an entry"),
+        };
+        builder.add(key.as_bytes(), Lsn(4600 + number * 7 % 20), op);
+    }
+    builder.finish().expect("entries were added")
+}
+
+pub(super) fn manifest() -> Manifest {
+    let built = table();
+    let length = built.bytes.len() as u32;
+    let record = ObjectRecord {
+        length,
+        shard_bytes: length.next_multiple_of(4096),
+        pieces_offset: length,
+        ..replica_record(ObjectKind::Table, 25)
+    };
+    let entry = TableEntry { level: 0, run: 12, record, meta: built.meta };
+    Manifest {
+        object: object(21),
+        sequence: 31,
+        whole: false,
+        entries: vec![ManifestEntry::Add(Box::new(entry)), ManifestEntry::Remove(object(20))],
     }
 }
 
