@@ -10,7 +10,16 @@ use crate::format::{Checksums, ObjectKind, ObjectRecord, Piece, Redundancy};
 
 use super::space::ReserveLevel;
 
+mod encode;
+mod in_place;
+mod read_plan;
+mod reader;
 mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+mod write_plan;
+mod writer;
 
 pub use store::{ObjectContext, ObjectStore};
 

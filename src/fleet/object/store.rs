@@ -2,15 +2,19 @@
 
 use std::ops::Range;
 
+use super::reader::run_read;
+use super::table::run_table_read;
+use super::writer::run_writes;
 use super::{ChecksumSource, StoredObject, WriteObject};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Clock, Epoch, ObjectId, Random, Wait};
+use crate::base::{Clock, DiskIndex, Epoch, ObjectId, Random, Units, Wait};
 use crate::fleet::disk::{BufferPool, Class};
 use crate::fleet::error::FleetError;
+use crate::fleet::geometry::{AtHand, geometry_at_hand, geometry_wish, shard_bytes};
 use crate::fleet::heat::Heat;
 use crate::fleet::members::Members;
-use crate::fleet::space::Space;
+use crate::fleet::space::{ReserveLevel, Space};
 use crate::format::{ObjectRecord, Redundancy};
 
 /// What an object store is made of.
@@ -70,16 +74,37 @@ impl ObjectStore {
     /// shard: min(k, ceil(bytes / 2 MiB)) data shards and m parity; one: m+1 replicas [R13]; narrower
     /// at full margin where disks are missing or full [R12].
     pub fn geometry_for(&self, bytes: u64) -> (Redundancy, u32) {
-        let _ = bytes;
-        todo!()
+        let members = &self.context.members;
+        let present = members.active().len();
+        let mut wish = geometry_wish(members.redundancy(), bytes);
+        loop {
+            let shard_bytes = shard_bytes(wish, bytes);
+            let units = Units(1) + Units::covering(shard_bytes);
+            let room = |&disk: &DiskIndex| {
+                let room = self.context.space.room(disk).unwrap_or_default();
+                room.free_for(ReserveLevel::Reclaim) >= units
+            };
+            let with_room = members.active().into_iter().filter(room).count();
+            let at_hand = AtHand { present, with_room: with_room.min(present) };
+            match geometry_at_hand(wish, members.parity(), at_hand) {
+                Some(narrower) if narrower != wish => wish = narrower,
+                Some(_) | None => return (wish, shard_bytes as u32),
+            }
+        }
     }
 
     /// Writes an object: encodes, places, writes all shards at once, sends late and failed ones
     /// elsewhere, flushes every disk it touched; returns when every shard is durable. Errors:
     /// `NoRoom`, `TooFewDisks` (the pool is suspended: keep the data, try again).
     pub fn write(&self, object: &WriteObject<'_>) -> Result<StoredObject, FleetError> {
-        let _ = object;
-        todo!()
+        let mut stored = self.write_all(std::slice::from_ref(object))?;
+        Ok(stored.pop().expect("one object in, one out"))
+    }
+
+    /// Writes several objects, as `write`, all of them in flight together and every disk flushed once;
+    /// in groups that fit the I/O memory. All or none: after an error nothing is held any more.
+    pub fn write_all(&self, objects: &[WriteObject<'_>]) -> Result<Vec<StoredObject>, FleetError> {
+        run_writes(self, objects)
     }
 
     /// Gives up an object that no batch will ever name: its places become free.
@@ -98,8 +123,7 @@ impl ObjectStore {
         class: Class,
         into: &mut [u8],
     ) -> Result<(), FleetError> {
-        let _ = (record, checksums, range, class, into);
-        todo!()
+        run_read(self, record, checksums, range, class, into)
     }
 
     /// As `read_into`, into memory of its own.
@@ -126,7 +150,6 @@ impl ObjectStore {
         class: Class,
         verify: &dyn Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>, FleetError> {
-        let _ = (record, offset, length, class, verify);
-        todo!()
+        run_table_read(self, record, offset, length, class, verify)
     }
 }
