@@ -28,7 +28,7 @@ const CHARACTERS: &str = "\u{2016}\u{d7}\u{f7}\u{b7}\u{b5}\u{b1}\u{b2}\u{2076}\u
     \u{2265}\u{2308}\u{2309}\u{2032}\u{3a3}\u{2243}\u{2248}";
 
 /// Box-drawing characters, for the drawings in documents and file heads.
-const DRAWING: std::ops::RangeInclusive<char> = '\u{2500}'..='\u{257f}';
+const DRAWING: std::ops::RangeInclusive<char> = '\u{2500}'..='\u{25bf}';
 
 /// Invariants and rules that no code names yet. This list only shrinks.
 pub const NOT_IN_CODE: &[&str] = &[
