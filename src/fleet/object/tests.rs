@@ -87,6 +87,7 @@ fn bytes_of(seed: u64, length: usize) -> Vec<u8> {
 
 fn object<'a>(data: &'a [&'a [u8]], redundancy: Redundancy) -> WriteObject<'a> {
     WriteObject {
+        id: None,
         kind: ObjectKind::Data,
         redundancy,
         data,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::store::ObjectStore;
 use super::{WriteObject, encode};
 use crate::base::limits::OBJECT_BYTES_MAX;
-use crate::base::{DiskIndex, ObjectId, ShardIndex, UNIT_BYTES, Units};
+use crate::base::{DiskIndex, ShardIndex, UNIT_BYTES, Units};
 use crate::fleet::error::FleetError;
 use crate::fleet::geometry::{AtHand, geometry_at_hand, shard_bytes};
 use crate::fleet::placement::{Candidate, place};
@@ -173,7 +173,7 @@ fn record_of(
 ) -> ObjectRecord {
     let pieces = (object.pieces.len() * PIECE_BYTES) as u64;
     let full_width = store.context.members.redundancy().data_shards();
-    let id: ObjectId = store.next_id();
+    let id = object.id.unwrap_or_else(|| store.next_id());
     let record = ObjectRecord {
         id,
         kind: object.kind,
