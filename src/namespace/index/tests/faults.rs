@@ -237,6 +237,30 @@ fn tables_of_ascending_keys_move_unread() {
 }
 
 #[test]
+fn a_trickle_of_small_flushes_does_not_rewrite_level_1() {
+    let (store, index) = open(IndexOptions { memtable_bytes: 64 << 10, ..tiny() });
+    put_all(&index, 1, 0..5000, &[7; 40]);
+    index.freeze(Lsn(1));
+    flush_all(&index);
+    compact_all(&index);
+    let before = store.inner.lock().written_bytes;
+    for round in 2..=40u64 {
+        put_all(&index, round, [round * 100, round * 100 + 1, 4999].into_iter(), &[8; 40]);
+        index.freeze(Lsn(round));
+        flush_all(&index);
+        compact_all(&index);
+    }
+    let tree = index.tree();
+    assert!(tree.level_0_runs() <= 2, "{:?}", index.levels());
+    let written = store.inner.lock().written_bytes - before;
+    // 39 flushes of a 1.4 KiB table, each rewritten every second time with what gathered.
+    assert!(written < 400_000, "{written} bytes");
+    assert_eq!(get(&index, &4999u64.to_be_bytes()).unwrap(), Some(vec![8; 40]));
+    assert_eq!(get(&index, &4000u64.to_be_bytes()).unwrap(), Some(vec![8; 40]));
+    assert_eq!(get(&index, &3999u64.to_be_bytes()).unwrap(), Some(vec![7; 40]));
+}
+
+#[test]
 fn writers_are_told_to_wait() {
     let (_, index) = open(tiny());
     assert_eq!(index.pressure(), Pressure::None);

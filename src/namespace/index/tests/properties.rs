@@ -91,6 +91,8 @@ struct Run {
     batch: Vec<Change>,
     lsn: Lsn,
     snapshots: Vec<(Snapshot, Map)>,
+    /// A checkpoint that was begun, and whether its manifest is whole.
+    attempt: Option<(Capture, bool)>,
     /// Deletes among ten changes: goes up and down.
     deletes: u64,
     needs: usize,
@@ -116,6 +118,7 @@ impl Run {
             batch: Vec::new(),
             lsn: Lsn(1),
             snapshots: Vec::new(),
+            attempt: None,
             deletes: 2,
             needs: 0,
         }
@@ -130,12 +133,12 @@ impl Run {
             76..82 => self.check_get(),
             82..87 => self.check_at_or_before(),
             87..91 => self.check_scan(),
-            91..93 => self.snapshots.push((self.index.snapshot(), self.map.clone())),
-            93..95 if !self.snapshots.is_empty() => {
+            91 | 92 => self.snapshots.push((self.index.snapshot(), self.map.clone())),
+            93 if !self.snapshots.is_empty() => {
                 let which = self.random.below(self.snapshots.len() as u64) as usize;
                 self.snapshots.swap_remove(which);
             }
-            95..98 => self.checkpoint(),
+            94..98 => self.checkpoint(),
             98 if self.random.one_in(6) => self.crash(),
             _ => self.deletes = self.random.below(8),
         }
@@ -220,10 +223,14 @@ impl Run {
         assert_eq!(scan.entries, wanted);
     }
 
-    /// Writes a root. It takes effect, or the attempt fails: then nothing was confirmed.
+    /// Begins a checkpoint, or ends the one that was begun: its root takes effect, or the attempt
+    /// fails, and then nothing was confirmed.
     fn checkpoint(&mut self) {
-        let whole = self.durable.chain.is_empty() || self.random.one_in(4);
-        let capture = self.index.capture(whole);
+        let Some((capture, whole)) = self.attempt.take() else {
+            let whole = self.durable.chain.is_empty() || self.random.one_in(4);
+            self.attempt = Some((self.index.capture(whole), whole));
+            return;
+        };
         if self.random.one_in(3) {
             return;
         }
@@ -254,6 +261,7 @@ impl Run {
     /// Loses everything that is not durable, and recovers: root, then journal [I8, R9].
     fn crash(&mut self) {
         self.snapshots.clear();
+        self.attempt = None;
         let tables = match self.durable.chain.is_empty() {
             true => Vec::new(),
             false => live_tables(&self.durable.chain).unwrap(),
