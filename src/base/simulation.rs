@@ -98,6 +98,12 @@ impl World {
         drop((slots, timed));
     }
 
+    /// Drops all tasks; disks go on. Must not be called from inside a task's step.
+    pub fn stop_tasks(&self) {
+        let slots = std::mem::take(&mut self.state.lock().slots);
+        drop(slots);
+    }
+
     /// How many steps (task steps and timed events) were carried out so far.
     pub fn steps(&self) -> u64 {
         self.state.lock().steps

@@ -6,4 +6,5 @@ pub mod create;
 pub mod labels;
 pub mod open;
 mod root_keeper;
+pub mod simulated;
 pub mod threads;

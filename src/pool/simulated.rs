@@ -1,0 +1,218 @@
+//! Whole pools on simulated disks, in one thread, from one seed: the engine is the real one from the
+//! namespace down to the disks' queues; only the machine under it is a [`World`].
+
+use std::collections::BTreeSet;
+
+use super::assemble::{AssembleOptions, Candidate};
+use super::create::{CreateOptions, NewDisk, create};
+use super::labels::read_labels;
+use super::open::{Machine, OpenError, OpenOptions, OpenPool, TaskHost, open};
+use crate::base::simulation::World;
+use crate::base::sync::Arc;
+use crate::base::{Clock, MIB, Task, Wait};
+use crate::fleet::Access;
+use crate::fleet::disk::probe::{DriveKey, Probe};
+use crate::fleet::disk::sim::{Image, SimDisk, SimParameters};
+use crate::fleet::disk::{BufferPool, Disk, DiskHandle};
+use crate::format::Redundancy;
+
+/// Tasks of a simulated machine are stepped inside its waits.
+struct WorldHost(Arc<World>);
+
+impl TaskHost for WorldHost {
+    fn run(&self, task: Box<dyn Task>) {
+        self.0.add_task(task);
+    }
+
+    fn stop(&self) {
+        self.0.stop_tasks();
+    }
+}
+
+/// A simulated machine with disks.
+pub struct SimMachine {
+    /// Its time and tasks.
+    pub world: Arc<World>,
+    /// Its disks.
+    pub disks: Vec<Arc<SimDisk>>,
+}
+
+/// The identity of every simulated machine.
+const MACHINE_ID: [u8; 16] = [7; 16];
+
+impl SimMachine {
+    /// A machine with empty disks of these sizes, quick ones.
+    pub fn new(seed: u64, disk_bytes: &[u64]) -> SimMachine {
+        let world = World::new(seed);
+        let disks = disk_bytes.iter().enumerate();
+        let disks = disks
+            .map(|(index, &bytes)| SimDisk::new(&world, parameters(index, bytes)))
+            .collect();
+        SimMachine { world, disks }
+    }
+
+    /// A machine that finds these images on its disks: after a crash, or with some taken away.
+    pub fn with_images(seed: u64, images: Vec<(usize, Image)>) -> SimMachine {
+        let world = World::new(seed);
+        let disks = images.into_iter().map(|(index, image)| {
+            let parameters = parameters(index, image.bytes());
+            SimDisk::open(&world, parameters, image)
+        });
+        let disks = disks.collect();
+        SimMachine { world, disks }
+    }
+
+    fn access(&self) -> Access {
+        let wait: Arc<dyn Wait> = self.world.clone();
+        Access {
+            clock: self.world.clone(),
+            wait: wait.clone(),
+            buffers: BufferPool::new(64 * MIB, wait),
+        }
+    }
+
+    /// Makes a pool of all disks. Panics if that is refused: the caller chose the disks.
+    pub fn create(&self, redundancy: Redundancy) {
+        let options = CreateOptions {
+            name: "simulated".to_string(),
+            redundancy,
+            enclosure_cap: 0,
+            machine_id: MACHINE_ID,
+            now_seconds: self.world.wall().seconds,
+            force: false,
+        };
+        let disks: Vec<NewDisk> = self
+            .handles()
+            .into_iter()
+            .map(|disk| NewDisk { probe: blank(&disk), disk })
+            .collect();
+        let mut random = self.world.fork_random();
+        create(&self.access(), &options, &disks, &mut random).expect("blank disks make a pool");
+    }
+
+    /// Opens the pool with the disks that have a label.
+    pub fn open(&self, mut options: OpenOptions) -> Result<OpenPool, OpenError> {
+        let handles = self.handles();
+        let labels = read_labels(&self.access(), &handles);
+        let candidates = handles.into_iter().zip(labels).filter_map(|(disk, label)| {
+            let drives = BTreeSet::from([DriveKey(disk.identity().path.clone())]);
+            Some(Candidate { disk, drives, label: label.ok()? })
+        });
+        options.assemble = AssembleOptions { machine_id: MACHINE_ID, ..options.assemble };
+        options.buffer_bytes = options.buffer_bytes.min(64 * MIB);
+        let machine = Machine {
+            clock: self.world.clone(),
+            wait: self.world.clone(),
+            tasks: Arc::new(WorldHost(self.world.clone())),
+            random: self.world.fork_random(),
+        };
+        open(machine, candidates.collect(), options)
+    }
+
+    fn handles(&self) -> Vec<DiskHandle> {
+        self.disks.iter().map(|disk| disk.clone() as DiskHandle).collect()
+    }
+}
+
+fn parameters(index: usize, bytes: u64) -> SimParameters {
+    SimParameters::quick(&format!("disk{index}"), bytes)
+}
+
+fn blank(disk: &DiskHandle) -> Probe {
+    Probe {
+        identity: disk.identity().clone(),
+        drives: BTreeSet::from([DriveKey(disk.identity().path.clone())]),
+        signatures: Vec::new(),
+        uses: Vec::new(),
+        read_only: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{GIB, Ino};
+    use crate::namespace::{Caller, FileKind, Namespace, NewInode};
+
+    const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+
+    fn machine(seed: u64) -> SimMachine {
+        let sizes: Vec<u64> = (0..6).map(|disk| (1 + disk % 3) * GIB).collect();
+        let machine = SimMachine::new(seed, &sizes);
+        machine.create(Redundancy::Erasure { data: 3, parity: 2 });
+        machine
+    }
+
+    fn write(namespace: &Namespace, name: &str, bytes: &[u8]) -> Ino {
+        let attr = namespace
+            .mknod(Ino::ROOT, name.as_bytes(), &FILE, Caller::default())
+            .expect("the name is new");
+        for (index, part) in bytes.chunks(1 << 17).enumerate() {
+            let offset = (index << 17) as u64;
+            namespace.write(attr.ino, offset, part, false, false).expect("there is room");
+        }
+        attr.ino
+    }
+
+    fn read(namespace: &Namespace, name: &str) -> Vec<u8> {
+        let attr = namespace.lookup(Ino::ROOT, name.as_bytes()).expect("the name is there");
+        let mut bytes = Vec::new();
+        namespace.read(attr.ino, 0, u32::MAX, &mut bytes).expect("it reads");
+        bytes
+    }
+
+    fn content(seed: u64, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        crate::base::Random::new(seed).fill(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn what_was_written_is_there_after_close_and_open() {
+        let machine = machine(1);
+        let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+        for (index, length) in [0, 1, 4096, 70_000, 3 << 20, 20 << 20].into_iter().enumerate() {
+            write(&pool.namespace, &format!("f{index}"), &content(index as u64, length));
+        }
+        pool.namespace.check_invariants();
+        pool.close().expect("it closes");
+        let pool = machine.open(OpenOptions::default()).expect("it opens again");
+        assert!(!pool.was_unclean);
+        assert_eq!(pool.replayed, 0, "a clean pool has nothing to replay");
+        for (index, length) in [0, 1, 4096, 70_000, 3 << 20, 20 << 20].into_iter().enumerate() {
+            assert_eq!(read(&pool.namespace, &format!("f{index}")), content(index as u64, length));
+        }
+        pool.close().expect("it closes");
+    }
+
+    #[test]
+    fn what_was_synced_survives_a_power_cut_and_two_lost_disks() {
+        for seed in 0..10 {
+            let machine = machine(seed);
+            let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+            for (index, length) in [5, 4096, 300_000, 9 << 20].into_iter().enumerate() {
+                let ino =
+                    write(&pool.namespace, &format!("f{index}"), &content(index as u64, length));
+                pool.namespace.fsync(ino).expect("it syncs");
+            }
+            let mut random = crate::base::Random::new(seed);
+            let images: Vec<(usize, Image)> = machine
+                .disks
+                .iter()
+                .enumerate()
+                .map(|(index, disk)| (index, disk.snapshot().crash_image(&mut random)))
+                .filter(|(index, _)| *index as u64 != seed % 6 && *index as u64 != (seed + 1) % 6)
+                .collect();
+            machine.world.clear();
+            drop(pool);
+            let machine = SimMachine::with_images(seed + 100, images);
+            let pool = machine.open(OpenOptions::default()).expect("it opens without two disks");
+            for (index, length) in [5, 4096, 300_000, 9 << 20].into_iter().enumerate() {
+                let name = format!("f{index}");
+                assert_eq!(read(&pool.namespace, &name), content(index as u64, length), "{seed}");
+            }
+            pool.namespace.check_invariants();
+            pool.close().expect("it closes");
+        }
+    }
+}
