@@ -34,6 +34,8 @@ const FLUSH_PIECES_MAX: usize = 4096;
 const CUT_BYTES_PER_PIECE: u64 = 256;
 /// Dirty bytes at which flushing starts without waiting for age: a stream is being written.
 pub(super) const FLUSH_EARLY_BYTES: u64 = 48 * MIB;
+/// Objects written together: their shards are in flight at once, and one flush a disk covers all.
+const OBJECTS_AT_ONCE: usize = 4;
 /// Pause after a flush that found no room or too few disks.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -152,30 +154,45 @@ impl Core {
                 }
             }
         }
-        let capacity = self.object_capacity();
-        let mut rest = parts.into_iter().peekable();
+        let mut rest = parts.into_iter();
         let mut leftover: Option<Part> = None;
         loop {
-            let mut packed = Packed::default();
-            loop {
-                let Some(mut part) = leftover.take().or_else(|| rest.next()) else { break };
-                let room = capacity.saturating_sub(packed.start_of(&part));
-                if part.length > room {
-                    if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
-                        leftover = Some(part);
-                        break;
-                    }
-                    leftover = Some(part.split_off(room));
+            let mut group = Vec::new();
+            while group.len() < OBJECTS_AT_ONCE {
+                let packed = self.pack(&mut rest, &mut leftover);
+                if packed.is_empty() {
+                    break;
                 }
-                packed.push(part);
+                group.push(packed);
             }
-            if packed.is_empty() {
+            if group.is_empty() {
                 return Ok(());
             }
-            let object = self.write_object(flush, &packed)?;
-            written.push(object.clone());
-            self.stored(flush, &packed, &object);
+            for (packed, object) in group.iter().zip(self.write_objects(flush, &group)?) {
+                written.push(object.clone());
+                self.stored(flush, packed, &object);
+            }
         }
+    }
+
+    /// Fills one object with parts, in their order.
+    fn pack(&self, rest: &mut impl Iterator<Item = Part>, leftover: &mut Option<Part>) -> Packed {
+        let capacity = self.object_capacity();
+        let mut packed = Packed::default();
+        while let Some(mut part) = leftover.take().or_else(|| rest.next()) {
+            let room = capacity.saturating_sub(packed.start_of(&part));
+            if part.length > room {
+                if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
+                    *leftover = Some(part);
+                    break;
+                }
+                *leftover = Some(part.split_off(room));
+                packed.push(part);
+                break;
+            }
+            packed.push(part);
+        }
+        packed
     }
 
     /// Bytes of file content in a full object: the owners' list takes a unit at its end, so that
@@ -188,52 +205,43 @@ impl Core {
         data_shards * SHARD_BYTES - UNIT_BYTES
     }
 
-    fn write_object(&self, flush: &Flush, packed: &Packed) -> Result<Arc<Written>, NamespaceError> {
-        static ZEROS: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
-        let mut slices: Vec<&[u8]> = Vec::with_capacity(packed.parts.len() + 1);
-        let mut pieces: Vec<Piece> = Vec::new();
-        let mut end = 0;
-        for (start, part) in &packed.parts {
-            if *start > end {
-                slices.push(&ZEROS[..(*start - end) as usize]);
-            }
-            slices.push(part.bytes.slice(part.length));
-            end = start + part.length;
-            let ino = flush.inodes[part.inode].ino;
-            match pieces.last_mut() {
-                Some(last)
-                    if last.ino == ino
-                        && last.file_offset + u64::from(last.length) == part.offset
-                        && u64::from(last.object_offset + last.length) == *start =>
-                {
-                    last.length += part.length as u32;
+    /// Writes some objects at once; every disk is flushed once for all of them.
+    fn write_objects(
+        &self,
+        flush: &Flush,
+        group: &[Packed],
+    ) -> Result<Vec<Arc<Written>>, NamespaceError> {
+        // Not inside the call below: it would hold the lock across the whole write.
+        let lsn = self.state.lock().durable;
+        let contents: Vec<(Vec<&[u8]>, Vec<Piece>)> =
+            group.iter().map(|packed| (packed.slices(), packed.pieces(flush))).collect();
+        let objects: Vec<WriteObject<'_>> = group
+            .iter()
+            .zip(&contents)
+            .map(|(packed, (data, pieces))| {
+                let (redundancy, _) = self.objects.geometry_for(packed.end);
+                let one_file = pieces.len() == 1 && packed.end >= self.object_capacity();
+                WriteObject {
+                    id: None,
+                    kind: ObjectKind::Data,
+                    redundancy,
+                    data,
+                    pieces,
+                    cell_bytes: if one_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
+                    class: match flush.urgency {
+                        Urgency::Caller => Class::Journal,
+                        Urgency::Background => Class::Flush,
+                    },
+                    level: ReserveLevel::Reclaim,
+                    lsn,
                 }
-                _ => pieces.push(Piece {
-                    ino,
-                    file_offset: part.offset,
-                    object_offset: *start as u32,
-                    length: part.length as u32,
-                }),
-            }
-        }
-        let (redundancy, _) = self.objects.geometry_for(end);
-        let one_large_file = pieces.len() == 1 && end >= self.object_capacity();
-        let stored = self.objects.write(&WriteObject {
-            id: None,
-            kind: ObjectKind::Data,
-            redundancy,
-            data: &slices,
-            pieces: &pieces,
-            cell_bytes: if one_large_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
-            class: match flush.urgency {
-                Urgency::Caller => Class::Journal,
-                Urgency::Background => Class::Flush,
-            },
-            level: ReserveLevel::Reclaim,
-            lsn: self.state.lock().durable,
-        });
-        let stored = stored.map_err(no_space)?;
-        Ok(Arc::new(Written::new(stored, self.space.clone())))
+            })
+            .collect();
+        let stored = self.objects.write_all(&objects).map_err(no_space)?;
+        Ok(stored
+            .into_iter()
+            .map(|stored| Arc::new(Written::new(stored, self.space.clone())))
+            .collect())
     }
 
     /// The object is durable: memory that it holds is given back.
@@ -405,6 +413,45 @@ impl Packed {
             _ if part.length >= UNIT_BYTES => round_up(self.end, UNIT_BYTES),
             _ => round_up(self.end, 64),
         }
+    }
+
+    /// The object's bytes, gaps filled with zeros.
+    fn slices(&self) -> Vec<&[u8]> {
+        static ZEROS: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
+        let mut slices: Vec<&[u8]> = Vec::with_capacity(2 * self.parts.len());
+        let mut end = 0;
+        for (start, part) in &self.parts {
+            if *start > end {
+                slices.push(&ZEROS[..(*start - end) as usize]);
+            }
+            slices.push(part.bytes.slice(part.length));
+            end = start + part.length;
+        }
+        slices
+    }
+
+    /// Whose bytes lie where [R17].
+    fn pieces(&self, flush: &Flush) -> Vec<Piece> {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for (start, part) in &self.parts {
+            let ino = flush.inodes[part.inode].ino;
+            match pieces.last_mut() {
+                Some(last)
+                    if last.ino == ino
+                        && last.file_offset + u64::from(last.length) == part.offset
+                        && u64::from(last.object_offset + last.length) == *start =>
+                {
+                    last.length += part.length as u32;
+                }
+                _ => pieces.push(Piece {
+                    ino,
+                    file_offset: part.offset,
+                    object_offset: *start as u32,
+                    length: part.length as u32,
+                }),
+            }
+        }
+        pieces
     }
 
     fn push(&mut self, part: Part) {

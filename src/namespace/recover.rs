@@ -44,6 +44,8 @@ pub struct Recovery {
     chain: Vec<ObjectId>,
 }
 
+/// The first inode number that is handed out: 1 is the root directory.
+const INO_FIRST: u64 = Ino::ROOT.0 + 1;
 /// Key of the number of inodes in use.
 pub(super) const INODES_KEY: &[u8] = b"inodes";
 
@@ -98,8 +100,8 @@ impl Recovery {
             dirty: BTreeSet::new(),
             in_flush: HashSet::new(),
             dirty_bytes: 0,
-            next_ino: origin.ino_lease,
-            ino_lease: origin.ino_lease,
+            next_ino: origin.ino_lease.max(INO_FIRST),
+            ino_lease: origin.ino_lease.max(INO_FIRST),
             inode_count: origin.inodes,
             orphans: HashSet::new(),
             reap: BTreeSet::new(),

@@ -45,9 +45,8 @@ impl SimMachine {
     pub fn new(seed: u64, disk_bytes: &[u64]) -> SimMachine {
         let world = World::new(seed);
         let disks = disk_bytes.iter().enumerate();
-        let disks = disks
-            .map(|(index, &bytes)| SimDisk::new(&world, parameters(index, bytes)))
-            .collect();
+        let disks =
+            disks.map(|(index, &bytes)| SimDisk::new(&world, parameters(index, bytes))).collect();
         SimMachine { world, disks }
     }
 
@@ -81,11 +80,8 @@ impl SimMachine {
             now_seconds: self.world.wall().seconds,
             force: false,
         };
-        let disks: Vec<NewDisk> = self
-            .handles()
-            .into_iter()
-            .map(|disk| NewDisk { probe: blank(&disk), disk })
-            .collect();
+        let disks: Vec<NewDisk> =
+            self.handles().into_iter().map(|disk| NewDisk { probe: blank(&disk), disk }).collect();
         let mut random = self.world.fork_random();
         create(&self.access(), &options, &disks, &mut random).expect("blank disks make a pool");
     }
