@@ -7,7 +7,7 @@
 //! |---|---|
 //! | all but m or more | read-write |
 //! | fewer | read-only [I6] |
-//! | the members missing, and not recorded as out, could be a pool by themselves (N - m or more) | read-only, but for `degraded` [I5] |
+//! | the members missing could be a pool by themselves: N - m or more, not all recorded as out | read-only, but for `degraded` [I5] |
 //!
 //! * [R2] The label with the highest epoch, then the highest member states, says who is in. A disk with
 //!   an older claim returns from outside: it is a member, and its shards are good as far as records
@@ -318,13 +318,15 @@ fn mode(
     options: &AssembleOptions,
 ) -> Mode {
     let all = usize::from(label.member_count);
-    // Those recorded as out cannot have gone on by themselves without being told to.
-    let elsewhere = missing.iter().filter(|&&disk| !label.member_states.is_out(disk)).count();
+    // Members that are all recorded as out cannot have gone on by themselves without being told to;
+    // together with one that is not, they can.
+    let could_go_on = missing.len() >= all.saturating_sub(parity)
+        && missing.iter().any(|&disk| !label.member_states.is_out(disk));
     if missing.len() + rolled_back > parity {
         Mode::TooManyMissing
     } else if options.read_only {
         Mode::Asked
-    } else if elsewhere > 0 && elsewhere >= all - parity && !options.degraded {
+    } else if could_go_on && !options.degraded {
         Mode::CouldBeElsewhere
     } else {
         Mode::ReadWrite

@@ -8,3 +8,6 @@ pub mod open;
 mod root_keeper;
 pub mod simulated;
 pub mod threads;
+
+#[cfg(test)]
+mod tests;

@@ -163,7 +163,11 @@ fn recover(seed: u64, run: &Run, parity: u8) {
 fn seeds(count: u64) -> Vec<u64> {
     match std::env::var("ISOTHERM_SEED").ok().and_then(|seed| seed.parse().ok()) {
         Some(seed) => vec![seed],
-        None => (1..=count).collect(),
+        None => {
+            let minutes = std::env::var("ISOTHERM_MINUTES").ok().and_then(|m| m.parse().ok());
+            // About half a second each.
+            (1..=minutes.map_or(count, |minutes: u64| minutes * 120)).collect()
+        }
     }
 }
 
