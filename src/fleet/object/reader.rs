@@ -27,6 +27,8 @@ use crate::format::{Checksums, ObjectRecord, Redundancy, cell_crc};
 
 /// A busy disk may take this much longer than the deadline, if its queue says so.
 const BUSY_MAX: Duration = Duration::from_secs(20);
+/// Reads that nobody waits for are cut into pieces of this size.
+const PIECE_BYTES_MAX: u32 = 512 * 1024;
 /// How long late shards are waited for when the object cannot be read without them: longer than a
 /// bus reset or a spin-up takes [R11].
 const GIVE_UP: Duration = Duration::from_secs(60);
@@ -217,21 +219,32 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
                 self.replan = true;
                 continue;
             };
-            let bytes = column_bytes(self.record, &access.columns);
-            let offset = payload + bytes.start as u64;
-            let buffer = self.buffer(bytes.len());
+            let bytes = column_bytes(self.record, &access.columns).len() as u64;
             let context = &self.store.context;
-            let busy = context.heat.wait(disk, bytes.len() as u64).saturating_mul(2).min(BUSY_MAX);
+            let busy = context.heat.wait(disk, bytes).saturating_mul(2).min(BUSY_MAX);
             let deadline = context.clock.now() + Duration::from_millis(READ_DEADLINE_MS) + busy;
-            let slot = self.slots;
-            self.slots += 1;
-            let columns = access.columns.clone();
-            let pending = Pending { slot, columns, deadline, late: false };
-            self.shards[access.shard].pending.push(pending);
-            let operation = Operation::Read { offset, buffer };
-            let request = Request { operation, class: self.class, deadline: Some(deadline) };
-            self.fan.submit(slot, &handle, request);
+            for columns in self.pieces(&access.columns) {
+                let bytes = column_bytes(self.record, &columns);
+                let buffer = self.buffer(bytes.len());
+                let slot = self.slots;
+                self.slots += 1;
+                let pending = Pending { slot, columns, deadline, late: false };
+                self.shards[access.shard].pending.push(pending);
+                let operation = Operation::Read { offset: payload + bytes.start as u64, buffer };
+                let request = Request { operation, class: self.class, deadline: Some(deadline) };
+                self.fan.submit(slot, &handle, request);
+            }
         }
+    }
+
+    /// One access; cut into pieces that others can overtake if nobody waits for it (design 5.5).
+    fn pieces(&self, columns: &Range<u32>) -> Vec<Range<u32>> {
+        let step = match self.class {
+            Class::Foreground | Class::Journal | Class::Flush => columns.len() as u32,
+            Class::Background => (PIECE_BYTES_MAX / self.record.cell_bytes).max(1),
+        };
+        let starts = columns.clone().step_by(step.max(1) as usize);
+        starts.map(|start| start..columns.end.min(start + step)).collect()
     }
 
     /// Memory for one access. Who holds some already must not wait for more: then it comes from
@@ -326,35 +339,15 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
 
     /// The verified bytes of one cell.
     fn cell(&self, shard: usize, column: u32) -> Option<&[u8]> {
-        let one = &self.shards[shard];
-        if one.bad.contains(&column) {
-            return None;
-        }
-        let piece = one.pieces.iter().find(|piece| piece.columns.contains(&column))?;
-        let at = (column - piece.columns.start) as usize * self.record.cell_bytes as usize;
-        Some(&piece.buffer[at..at + column_bytes(self.record, &(column..column + 1)).len()])
+        self.run(shard, column..column + 1).map(|(_, bytes)| bytes)
     }
 
     /// Puts the bytes together, then sees to the bad cells. Only after `Done`.
     pub(super) fn finish(mut self, into: &mut [u8]) {
-        let shard_bytes = self.record.shard_bytes as usize;
         for shard in 0..self.wanted.data_shards {
-            for column in self.wanted.columns[shard].clone() {
-                let bytes = column_bytes(self.record, &(column..column + 1));
-                let start = shard * shard_bytes + bytes.start;
-                // The part of the cell inside the range asked for.
-                let from = start.max(self.range.start as usize);
-                let to = (start + bytes.len()).min(self.range.end as usize);
-                let target =
-                    &mut into[from - self.range.start as usize..to - self.range.start as usize];
-                match self.cell_for(shard, column) {
-                    Some(cell) => target.copy_from_slice(&cell[from - start..to - start]),
-                    None => {
-                        let mut cell = vec![0; bytes.len()];
-                        self.rebuild(shard, column, &mut cell);
-                        target.copy_from_slice(&cell[from - start..to - start]);
-                    }
-                }
+            let mut next = self.wanted.columns[shard].start;
+            while next < self.wanted.columns[shard].end {
+                next = self.copy_run(shard, next, into);
             }
         }
         if self.shards.iter().any(|shard| !shard.bad.is_empty()) {
@@ -362,6 +355,63 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
             let repaired = super::in_place::repair_cells(&self);
             self.report_bad(|shard| repaired.contains(&shard));
         }
+    }
+
+    /// Copies or rebuilds a run of cells of one data shard from `first` on, as far as one source
+    /// reaches; returns the column after it.
+    fn copy_run(&self, shard: usize, first: u32, into: &mut [u8]) -> u32 {
+        let last = self.wanted.columns[shard].end;
+        let direct = if self.wanted.replica {
+            (0..self.shards.len()).find_map(|replica| self.run(replica, first..last))
+        } else {
+            self.run(shard, first..last)
+        };
+        if let Some((end, bytes)) = direct {
+            self.deliver(shard, first, bytes, into);
+            return end;
+        }
+        let Redundancy::Erasure { data, parity } = self.record.redundancy else {
+            unreachable!("one replica was good: the read is complete");
+        };
+        let runs = (0..self.shards.len())
+            .filter_map(|one| Some((ShardIndex(one as u8), self.run(one, first..last)?)))
+            .take(data.into());
+        let runs: Vec<(ShardIndex, (u32, &[u8]))> = runs.collect();
+        // As far as all sources reach, but not over cells of the shard itself that are good.
+        let reach = runs.iter().map(|(_, (end, _))| *end).min().expect("k shards are good");
+        let own = (first + 1..reach).find(|&column| self.cell(shard, column).is_some());
+        let end = own.unwrap_or(reach);
+        let length = column_bytes(self.record, &(first..end)).len();
+        let present: Vec<(ShardIndex, &[u8])> =
+            runs.iter().map(|(one, (_, bytes))| (*one, &bytes[..length])).collect();
+        let mut rebuilt = vec![0; length];
+        let codec = Codec::new(data.into(), parity.into());
+        codec.reconstruct(&present, &mut [(ShardIndex(shard as u8), &mut rebuilt)]);
+        self.deliver(shard, first, &rebuilt, into);
+        end
+    }
+
+    /// Verified bytes of one shard from the first of `columns` on, as far as one piece is good.
+    fn run(&self, shard: usize, columns: Range<u32>) -> Option<(u32, &[u8])> {
+        let one = &self.shards[shard];
+        let first = columns.start;
+        let piece = one.pieces.iter().find(|piece| piece.columns.contains(&first))?;
+        let end = columns.end.min(piece.columns.end);
+        let end =
+            one.bad.iter().copied().filter(|bad| (first..end).contains(bad)).min().unwrap_or(end);
+        let bytes = column_bytes(self.record, &(first..end));
+        let at = bytes.start - column_bytes(self.record, &piece.columns).start;
+        (end > first).then(|| (end, &piece.buffer[at..at + bytes.len()]))
+    }
+
+    /// Copies the part of `bytes` (cells of a data shard from `first` on) that was asked for.
+    fn deliver(&self, shard: usize, first: u32, bytes: &[u8], into: &mut [u8]) {
+        let start = shard * self.record.shard_bytes as usize
+            + column_bytes(self.record, &(first..first + 1)).start;
+        let (range_start, range_end) = (self.range.start as usize, self.range.end as usize);
+        let (from, to) = (start.max(range_start), (start + bytes.len()).min(range_end));
+        into[from - range_start..to - range_start]
+            .copy_from_slice(&bytes[from - start..to - start]);
     }
 
     /// A good cell of this column of data; from any replica.

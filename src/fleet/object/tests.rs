@@ -171,6 +171,36 @@ fn what_is_written_is_read_in_any_part() {
 }
 
 #[test]
+fn background_io_goes_in_pieces_of_512_kib() {
+    let rig = rig(20, 7, ec(4, 2));
+    let bytes = bytes_of(3, 5 * MIB as usize);
+    let parts: [&[u8]; 1] = [&bytes];
+    let written = WriteObject { class: Class::Background, ..object(&parts, ec(4, 2)) };
+    let stored = rig.store.write(&written).expect("all disks work");
+    assert_eq!(stored.record.shard_bytes, 5 * MIB as u32 / 4);
+    let writes: u64 = rig.disks.iter().map(|disk| disk.counters().writes).sum();
+    assert_eq!(writes, 6 * 3, "1.25 MiB and a header");
+    rig.space.put(&stored.record).expect("its places were held");
+    for shard in 0..2 {
+        rig.flip(&stored, shard, 700_000);
+    }
+    let sums = &stored.checksums[..];
+    let read = rig.store.read(&stored.record, sums, 0..5 * MIB as u32, Class::Background);
+    assert!(read == Ok(bytes));
+    let reads: u64 = rig.disks.iter().map(|disk| disk.counters().reads).sum();
+    assert!((4 * 3..=4 * 3 + 2 + 2).contains(&reads), "{reads} with two cells and two headers");
+    let hung = rig.disk_of(&stored, 3);
+    hung.set_hang(true);
+    for seed in 0..3 {
+        let bytes = bytes_of(seed, 3 * MIB as usize);
+        let parts: [&[u8]; 1] = [&bytes];
+        let written = WriteObject { class: Class::Background, ..object(&parts, ec(4, 2)) };
+        let stored = rig.store.write(&written).expect("one disk hangs");
+        assert_eq!(rig.read(&stored, 0..3 * MIB as u32), Ok(bytes));
+    }
+}
+
+#[test]
 fn r26_headers_stand_before_each_shard() {
     let rig = rig(2, 6, ec(3, 2));
     let stored = rig.write(&bytes_of(1, 300_000), ec(3, 2)).expect("all disks work");

@@ -28,24 +28,29 @@ use super::write_plan::{
 };
 use super::{StoredObject, WriteObject};
 use crate::base::canary::{self, Bug};
-use crate::base::limits::{FLUSH_DEADLINE_MS, WRITE_DEADLINE_MS};
+use crate::base::limits::{BACKGROUND_UNFLUSHED_BYTES, FLUSH_DEADLINE_MS, WRITE_DEADLINE_MS};
 use crate::base::{DiskIndex, MIB, ShardIndex, Ticks};
 use crate::fleet::disk::{Buffer, Class, DiskError, Fan, Operation, Request, Slice};
 use crate::fleet::error::FleetError;
+use crate::fleet::geometry::shard_bytes;
 use crate::fleet::reports::{FailReason, Report};
 use crate::fleet::space::Reservation;
 use crate::format::{Checksums, ObjectRecord, SHARD_HEADER_BYTES, encode_pieces};
 
 /// Bytes of the objects that are written and flushed together, at most (one object may be larger).
 const GROUP_BYTES_MAX: u64 = 48 * MIB;
+/// Bytes that one disk gets between two flushes, at most (one shard may be larger) [R8].
+const UNFLUSHED_BYTES_MAX: u64 = BACKGROUND_UNFLUSHED_BYTES;
+/// Writes that nobody waits for are cut into pieces of this size (design 5.5).
+const PIECE_BYTES_MAX: usize = 512 * 1024;
 /// A busy disk may take this much longer than the deadline, if its queue says so.
 const BUSY_MAX: Duration = Duration::from_secs(20);
 
 /// How far a shard is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
-    /// Its write is in flight, under this slot.
-    Writing { slot: usize, deadline: Ticks },
+    /// Its write is in flight, under these slots; so many are not answered yet.
+    Writing { first: usize, end: usize, left: usize, deadline: Ticks },
     /// Written; its disk is to be flushed.
     Written,
     /// Covered by a flush in flight [R8].
@@ -94,10 +99,11 @@ pub(super) fn run_writes(
     let mut stored = Vec::with_capacity(objects.len());
     let mut rest = objects;
     while !rest.is_empty() {
-        let mut bytes = 0;
+        let (mut bytes, mut on_one_disk) = (0, 0);
         let fits = rest.iter().take_while(|object| {
             bytes += object_bytes(object);
-            bytes <= GROUP_BYTES_MAX
+            on_one_disk += shard_bytes(object.redundancy, object_bytes(object));
+            bytes <= GROUP_BYTES_MAX && on_one_disk <= UNFLUSHED_BYTES_MAX
         });
         let (group, after) = rest.split_at(fits.count().max(1));
         match run_group(store, group) {
@@ -263,27 +269,36 @@ impl<'a> Attempt<'a> {
         self.objects.iter().map(|object| object.class).min().unwrap_or(Class::Flush)
     }
 
-    /// Sends one shard to the disk of its reservation.
+    /// Sends one shard to the disk of its reservation: in one request, or in pieces that others can
+    /// overtake if nobody waits for it (design 5.5).
     fn send(&mut self, index: usize) {
         let one = &self.shards[index];
         let context = &self.store.context;
-        let record = &self.records[one.object];
-        let disk = one.reservation.disk();
-        let offset = header_offset(self.store, record, place_of(&one.reservation))
-            .expect("a reservation lies inside its disk's data area");
-        let (data, guard) = (one.data.clone(), one.reservation.again());
+        let (disk, data) = (one.reservation.disk(), one.data.clone());
+        let offset =
+            header_offset(self.store, &self.records[one.object], place_of(&one.reservation))
+                .expect("a reservation lies inside its disk's data area");
+        let class = self.class();
+        let piece = if class == Class::Background { PIECE_BYTES_MAX } else { data.len() };
+        let first = self.slots;
+        self.slots += data.len().div_ceil(piece);
+        let (end, left) = (self.slots, self.slots - first);
         let deadline = self.deadline(disk, data.len() as u64, WRITE_DEADLINE_MS);
-        let slot = self.next_slot();
-        self.shards[index].phase = Phase::Writing { slot, deadline };
         // A disk that was failed since is answered for by the deadline, which is then now.
         let Some(handle) = context.members.handle(disk) else {
-            self.shards[index].phase = Phase::Writing { slot, deadline: context.clock.now() };
+            let deadline = context.clock.now();
+            self.shards[index].phase = Phase::Writing { first, end, left, deadline };
             return;
         };
-        let operation = Operation::Write { offset, data, durable: false };
-        let class = self.class();
-        let request = Request { operation, class, deadline: Some(deadline) };
-        self.fan.submit_guarded(slot, &handle, request, Box::new(guard));
+        for (slot, start) in (first..end).zip((0..data.len()).step_by(piece)) {
+            let guard = self.shards[index].reservation.again();
+            let data = data.slice(start..data.len().min(start + piece));
+            let offset = offset + start as u64;
+            let operation = Operation::Write { offset, data, durable: false };
+            let request = Request { operation, class, deadline: Some(deadline) };
+            self.fan.submit_guarded(slot, &handle, request, Box::new(guard));
+        }
+        self.shards[index].phase = Phase::Writing { first, end, left, deadline };
     }
 
     fn next_slot(&mut self) -> usize {
@@ -297,11 +312,13 @@ impl<'a> Attempt<'a> {
     }
 
     fn slots_in_flight(&self) -> Vec<usize> {
-        let writes = self.shards.iter().filter_map(|one| match one.phase {
-            Phase::Writing { slot, .. } => Some(slot),
-            Phase::Written | Phase::Flushing | Phase::Durable => None,
-        });
-        writes.chain(self.flushes.iter().map(|flush| flush.slot)).collect()
+        let mut slots: Vec<usize> = self.flushes.iter().map(|flush| flush.slot).collect();
+        for one in &self.shards {
+            if let Phase::Writing { first, end, .. } = one.phase {
+                slots.extend(first..end);
+            }
+        }
+        slots
     }
 
     fn next_deadline(&self) -> Option<Ticks> {
@@ -315,18 +332,39 @@ impl<'a> Attempt<'a> {
     /// Takes all answers that are there.
     fn reap(&mut self) -> Result<(), GivenUp> {
         for index in 0..self.shards.len() {
-            let Phase::Writing { slot, .. } = self.shards[index].phase else { continue };
+            self.reap_write(index)?;
+        }
+        self.reap_flushes()
+    }
+
+    fn reap_write(&mut self, index: usize) -> Result<(), GivenUp> {
+        let Phase::Writing { first, end, .. } = self.shards[index].phase else {
+            return Ok(());
+        };
+        let disk = self.shards[index].reservation.disk();
+        for slot in first..end {
             let Some(outcome) = self.fan.take(slot) else { continue };
-            let disk = self.shards[index].reservation.disk();
             match outcome.result {
-                Ok(()) => self.shards[index].phase = Phase::Written,
+                Ok(()) => {
+                    let Phase::Writing { left, .. } = &mut self.shards[index].phase else {
+                        unreachable!("only the last answer ends the phase")
+                    };
+                    *left -= 1;
+                    if *left == 0 {
+                        self.shards[index].phase = Phase::Written;
+                    }
+                }
                 Err(DiskError::HostFull | DiskError::Cancelled) => {
                     self.avoid.insert(disk);
-                    self.elsewhere(index)?;
+                    return self.elsewhere(index);
                 }
-                Err(error) => self.fail_disk(disk, FailReason::of_write(error))?,
+                Err(error) => return self.fail_disk(disk, FailReason::of_write(error)),
             }
         }
+        Ok(())
+    }
+
+    fn reap_flushes(&mut self) -> Result<(), GivenUp> {
         let mut at = 0;
         while at < self.flushes.len() {
             let Some(outcome) = self.fan.take(self.flushes[at].slot) else {
