@@ -176,3 +176,6 @@ fn fading(age: Duration) -> f64 {
 fn nanos(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
