@@ -321,3 +321,6 @@ pub(super) enum Below {
 pub(super) fn has_durable_writes(rdev: u64) -> bool {
     Tree::machine().device(rdev).is_some_and(|device| device.has_durable_writes())
 }
+
+#[cfg(test)]
+mod tests;
