@@ -1,6 +1,7 @@
 //! What can go wrong in the namespace, as its caller must decide on it. `frontend/errno.rs` maps it.
 
-use crate::fleet::FleetError;
+/// The cause inside [`NamespaceError::Io`], for those who may not know the fleet.
+pub use crate::fleet::FleetError;
 
 /// Why a namespace operation was refused or failed. Nothing was changed, unless it says so.
 #[derive(Debug, thiserror::Error)]

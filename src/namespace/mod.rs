@@ -48,7 +48,7 @@ use crate::base::{Ino, Lsn, Task};
 
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use core::{Fleet, Options, Origin};
-pub use error::NamespaceError;
+pub use error::{FleetError, NamespaceError};
 pub use types::*;
 
 pub use recover::{Recovery, load_root};

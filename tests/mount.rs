@@ -1,0 +1,13 @@
+//! The kernel's side on real mounts: what a program sees through FUSE. Needs /dev/fuse; as root it
+//! mounts by itself, as anybody else through fusermount3. Without either, tests say so and pass.
+
+#[path = "mount/answers.rs"]
+mod answers;
+#[path = "mount/caching.rs"]
+mod caching;
+#[path = "mount/harness.rs"]
+mod harness;
+#[path = "mount/names.rs"]
+mod names;
+#[path = "mount/waiting.rs"]
+mod waiting;

@@ -1,0 +1,86 @@
+//! What the kernel asks for, and what it does not ask for again.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+
+use isotherm::base::sync::atomic::{AtomicU64, Ordering};
+use isotherm::frontend::memory::Contents;
+
+use crate::harness::memory;
+use crate::mounted;
+
+fn value(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_mebibyte_is_written_in_one_request() {
+    let fs = memory(Contents::Discarded);
+    let mount = mounted!(fs.clone());
+    let mut file = File::create(mount.join("file")).expect("create");
+    file.write_all(&vec![7; 8 << 20]).expect("write");
+    assert_eq!(value(&fs.asked().largest_write), 1 << 20);
+    assert_eq!(value(&fs.asked().writes), 8);
+}
+
+#[test]
+fn names_absent_names_and_attributes_are_asked_for_once() {
+    let fs = memory(Contents::Kept);
+    let mount = mounted!(fs.clone());
+    let (there, absent) = (mount.join("there"), mount.join("absent"));
+    fs::write(&there, "x").expect("write");
+    let count = || value(&fs.asked().lookups) + value(&fs.asked().getattrs);
+    assert!(fs::metadata(&there).is_ok() && fs::metadata(&absent).is_err());
+    let before = count();
+    for _ in 0..10 {
+        assert!(fs::metadata(&there).is_ok());
+        assert!(fs::metadata(&absent).is_err());
+    }
+    assert_eq!(count(), before);
+    // What we do ourselves shows at once.
+    fs::write(&absent, "now it is there").expect("write");
+    assert_eq!(fs::metadata(&absent).expect("stat").len(), 15);
+    fs::rename(&there, mount.join("elsewhere")).expect("rename");
+    assert!(fs::metadata(&there).is_err());
+}
+
+#[test]
+fn contents_stay_in_the_page_cache_after_close() {
+    let fs = memory(Contents::Kept);
+    let mount = mounted!(fs.clone());
+    let path = mount.join("file");
+    fs::write(&path, vec![1; 128 << 10]).expect("write");
+    for _ in 0..5 {
+        assert_eq!(fs::read(&path).expect("read").len(), 128 << 10);
+    }
+    assert_eq!(value(&fs.asked().reads), 0, "written pages are kept, over open and close");
+}
+
+#[test]
+fn fsync_and_o_sync_reach_the_file_system() {
+    let fs = memory(Contents::Kept);
+    let mount = mounted!(fs.clone());
+    let path = mount.join("file");
+    let file = File::create(&path).expect("create");
+    file.sync_all().expect("fsync");
+    file.sync_data().expect("fdatasync");
+    assert_eq!(value(&fs.asked().fsyncs), 2);
+    let synchronous =
+        File::options().write(true).custom_flags(libc::O_SYNC).open(&path).expect("open");
+    synchronous.write_all_at(b"durable", 0).expect("write");
+    assert_eq!(value(&fs.asked().fsyncs), 3, "[I1] a write with O_SYNC is durable when it returns");
+    File::open(mount.path()).expect("open").sync_all().expect("fsync of a directory");
+    assert_eq!(value(&fs.asked().dir_fsyncs), 1);
+}
+
+#[test]
+fn a_write_does_not_ask_for_capabilities_each_time() {
+    let fs = memory(Contents::Discarded);
+    let mount = mounted!(fs.clone());
+    let file = File::create(mount.join("file")).expect("create");
+    for number in 0..100 {
+        file.write_all_at(&[0; 4096], number * 4096).expect("write");
+    }
+    assert!(value(&fs.asked().getxattrs) <= 2, "asked {} times", value(&fs.asked().getxattrs));
+}
