@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod create;
+pub mod host;
 pub mod labels;
 pub mod open;
 mod root_keeper;
