@@ -129,7 +129,9 @@ pub fn use_paths(code: &str) -> Vec<(usize, Vec<&str>)> {
     let mut index = 0;
     while index < tokens.len() {
         index += 1;
-        if tokens[index - 1].1 == "use" {
+        // `+ use<..>` after a type imports nothing.
+        let captures = tokens.get(index).is_some_and(|&(_, token)| token == "<");
+        if tokens[index - 1].1 == "use" && !captures {
             index = expand(&tokens, index, &[], &mut found);
         }
     }
@@ -141,7 +143,7 @@ fn tokens_of((line, text): (usize, &str)) -> Vec<(usize, &str)> {
     let words = words(text);
     let mut tokens: Vec<(usize, &str)> = words.clone();
     for (at, c) in text.char_indices() {
-        if matches!(c, '{' | '}' | ',' | ';' | '*') {
+        if matches!(c, '{' | '}' | ',' | ';' | '*' | '<') {
             tokens.push((at, &text[at..at + 1]));
         }
     }
@@ -164,7 +166,7 @@ fn expand<'a>(
             "{" => {
                 grouped = true;
                 index += 1;
-                while tokens.get(index).is_some_and(|&(_, token)| token != "}") {
+                while tokens.get(index).is_some_and(|&(_, token)| !matches!(token, "}" | ";")) {
                     index = expand(tokens, index, &path, found);
                     if tokens.get(index).is_some_and(|&(_, token)| token == ",") {
                         index += 1;
@@ -189,7 +191,8 @@ fn expand<'a>(
 
 #[test]
 fn use_statements_are_multiplied_out() {
-    let code = "use a::{b,\n c::{d, e}, self};\nuse f::g as h;\nfn user() {}\n";
+    let code = "use a::{b,\n c::{d, e}, self};\nuse f::g as h;\n\
+        fn user() -> impl I + use<> { i(); }\n";
     let found = use_paths(code);
     let expected: Vec<(usize, Vec<&str>)> = vec![
         (0, vec!["a", "b"]),
