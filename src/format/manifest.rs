@@ -208,7 +208,7 @@ mod tests {
         let more = Manifest { object, sequence: 2, whole: false, entries: more };
         let chain = [whole.clone(), more.clone()];
         assert_eq!(live_tables(&chain), Some(vec![b, c]));
-        assert_eq!(live_tables(&[more.clone()]), None, "it begins with an increment");
+        assert_eq!(live_tables(std::slice::from_ref(&more)), None, "it begins with an increment");
         assert_eq!(live_tables(&[]), None);
         let twice = Manifest { entries: vec![remove.clone(), remove], ..more };
         assert_eq!(live_tables(&[whole, twice]), None, "removed twice");

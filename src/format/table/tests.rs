@@ -5,8 +5,11 @@ use crate::base::Random;
 
 const TAG: u64 = 0x1234_5678_9abc_def0;
 
+/// Key, LSN, value of a put, delta of an add.
+type Sample = (Vec<u8>, Lsn, Option<Vec<u8>>, i64);
+
 /// Entries in key order, with shared prefixes, long keys and every kind of operation.
-fn entries(count: u64) -> Vec<(Vec<u8>, Lsn, Option<Vec<u8>>, i64)> {
+fn entries(count: u64) -> Vec<Sample> {
     let mut random = Random::new(count);
     let mut entries = Vec::new();
     for number in 0..count {
@@ -20,7 +23,7 @@ fn entries(count: u64) -> Vec<(Vec<u8>, Lsn, Option<Vec<u8>>, i64)> {
     entries
 }
 
-fn op((_, _, value, delta): &(Vec<u8>, Lsn, Option<Vec<u8>>, i64)) -> Op<'_> {
+fn op((_, _, value, delta): &Sample) -> Op<'_> {
     match value {
         Some(value) => Op::Put(value),
         None if *delta > 0 => Op::Add(*delta),

@@ -11,6 +11,7 @@ use crate::format::{CODEC_VANDERMONDE, ObjectKind, Place, Redundancy};
 mod faults;
 mod measure;
 mod properties;
+mod threads;
 
 /// Replicas of each table.
 const COPIES: u8 = 3;
