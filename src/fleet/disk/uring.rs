@@ -6,14 +6,15 @@
 //!
 //! * **The descriptor lives in this thread alone.** The thread leaves the process's file table
 //!   (`unshare(CLONE_FILES)`), closes what it inherited, and only then opens the disk. So when the
-//!   process is killed while another disk hangs in the kernel, this one is released all the same. The
-//!   disk is a registered file of the ring and has no number in any table: nothing that writes to a
-//!   stale descriptor number (a logger, a completion) can ever hit a disk.
-//! * Because the tables differ, the eventfds are made once, before the first such thread, and kept:
-//!   their numbers mean the same in every table, and any thread may wake any disk.
+//!   process is killed while another disk hangs in the kernel, this one is released all the same. (It
+//!   must not be a registered file: a ring is mapped into the address space, which a thread that
+//!   hangs keeps alive, and with it the ring and every file registered there.)
+//! * **Numbers are the same in every table.** The eventfds are made once, before the first such
+//!   thread, and kept for ever: any thread may wake any disk. One more number is made and set aside;
+//!   in its own thread each disk takes that one. So nothing that writes to a descriptor of another
+//!   table by number (a logger, a completion) can ever hit a disk.
 //! * **Exclusive.** Block devices are opened with O_EXCL, files are locked with flock; both end when
-//!   the last request has been reaped and the ring is gone [R7]. After a SIGKILL the kernel needs some
-//!   milliseconds for that: whoever mounts again at once tries again.
+//!   the last request has been reaped and the thread ends [R7].
 //! * **Buffers.** The slab owns them from submit to completion; it is never freed while anything is
 //!   in flight.
 //! * **What an answer means** is decided in [`judge`]: a short or 0-byte transfer or ENOSPC of a block
@@ -26,7 +27,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -185,9 +186,11 @@ struct Wake {
 }
 
 struct WakeNumbers {
-    /// All that were made, ascending.
+    /// All that wake, ascending.
     all: Vec<RawFd>,
     unused: Mutex<Vec<RawFd>>,
+    /// The number of the disk in each disk's table; taken, and used for nothing, in all others.
+    disk: RawFd,
 }
 
 static WAKE_NUMBERS: OnceLock<Result<WakeNumbers, Errno>> = OnceLock::new();
@@ -196,7 +199,7 @@ impl Wake {
     fn numbers() -> Result<&'static WakeNumbers, Errno> {
         let made = WAKE_NUMBERS.get_or_init(|| {
             let mut all = Vec::with_capacity(WAKES);
-            for _ in 0..WAKES {
+            for _ in 0..=WAKES {
                 // SAFETY: eventfd takes no pointers; the result is checked.
                 let descriptor = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
                 if descriptor < 0 {
@@ -205,7 +208,8 @@ impl Wake {
                 all.push(descriptor);
             }
             all.sort_unstable();
-            Ok(WakeNumbers { unused: Mutex::new(all.clone()), all })
+            let disk = all.pop().expect("it was just made");
+            Ok(WakeNumbers { unused: Mutex::new(all.clone()), all, disk })
         });
         made.as_ref().map_err(|&errno| errno)
     }
@@ -251,7 +255,7 @@ fn run(shared: &Arc<Shared>, opening: &Opening) {
     let engine = isolate()
         .map_err(|errno| opening.error("leave the file table for", errno))
         .and_then(|()| opening.open(shared.host.identity()))
-        .and_then(|file| Engine::new(shared.clone(), &file, opening));
+        .and_then(|file| Engine::new(shared.clone(), file, opening));
     let (engine, result) = match engine {
         Ok(engine) => (Some(engine), Ok(())),
         Err(error) => (None, Err(error)),
@@ -348,7 +352,20 @@ impl Opening {
             let (action, errno) = ("reach the end of the disk", Errno(0));
             return Err(ProbeError::Io { path: path(), action, offset: end, errno });
         }
-        Ok(file)
+        self.settle(&file)
+    }
+
+    /// The same open disk under the number that is set aside for it.
+    fn settle(&self, file: &File) -> Result<File, ProbeError> {
+        let error = |errno| self.error("number", errno);
+        let number = Wake::numbers().map_err(error)?.disk;
+        // SAFETY: dup3 takes no pointers. In this thread's own table `isolate` closed the number, and
+        // only a disk is ever put there, once per thread.
+        if unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {
+            return Err(error(Errno(last_errno())));
+        }
+        // SAFETY: the number was just made ours, and nobody else owns it in this table.
+        Ok(unsafe { File::from_raw_fd(number) })
     }
 }
 
@@ -361,6 +378,8 @@ struct InFlight {
 /// The ring and what is in flight on it. Used in one thread only.
 struct Engine {
     shared: Arc<Shared>,
+    /// In this thread's table only.
+    file: File,
     /// Dropped by hand: only when nothing is in flight, else leaked.
     ring: ManuallyDrop<IoUring>,
     slab: ManuallyDrop<Vec<Option<InFlight>>>,
@@ -372,7 +391,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(shared: Arc<Shared>, file: &File, opening: &Opening) -> Result<Engine, ProbeError> {
+    fn new(shared: Arc<Shared>, file: File, opening: &Opening) -> Result<Engine, ProbeError> {
         let errno = |error: std::io::Error| Errno(error.raw_os_error().unwrap_or(0));
         let ring = IoUring::builder()
             .setup_single_issuer()
@@ -381,11 +400,9 @@ impl Engine {
             // Kernels before 6.1 know neither.
             .or_else(|_| IoUring::new(RING_ENTRIES))
             .map_err(|error| opening.error("make an io_uring for", errno(error)))?;
-        ring.submitter()
-            .register_files(&[file.as_raw_fd()])
-            .map_err(|error| opening.error("register", errno(error)))?;
         Ok(Engine {
             shared,
+            file,
             ring: ManuallyDrop::new(ring),
             slab: ManuallyDrop::new(Vec::new()),
             in_flight: 0,
@@ -437,7 +454,7 @@ impl Engine {
 
     /// Puts the request of `slot` on the ring.
     fn send(&mut self, slot: usize) {
-        let disk = types::Fixed(0);
+        let disk = types::Fd(self.file.as_raw_fd());
         let in_flight = self.slab[slot].as_mut().expect("the slot was just filled or kept");
         let length = |bytes: usize| u32::try_from(bytes).expect("requests are a few MiB at most");
         let entry = match &mut in_flight.request {
@@ -521,9 +538,6 @@ impl Drop for Engine {
             // Only a panic leads here: the kernel may still write to what we own, so it stays.
             return;
         }
-        // The disk is released by this, not some time after the ring is gone. Without it that would
-        // still happen, only later.
-        let _ = self.ring.submitter().unregister_files();
         // SAFETY: each is dropped once, here, and not used after.
         unsafe {
             ManuallyDrop::drop(&mut self.ring);

@@ -213,24 +213,28 @@ fn dropping_a_disk_answers_everything_that_was_accepted() {
 }
 
 #[test]
-fn no_file_table_holds_a_disk() {
+fn r7_only_its_own_thread_holds_a_disk_and_under_the_number_set_aside() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = file_disk(&directory, MIB);
     let machine = Machine::new();
     let disk = machine.open(&path, MIB, true).expect("it opens");
     assert_eq!(machine.run(&disk, write(0, 4096, 1, true)).result, Ok(()));
     let path = std::fs::canonicalize(&path).expect("it is there");
-    let mut threads = 0;
+    let mut found = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").expect("proc is mounted").flatten() {
         let name = std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
         let Ok(descriptors) = std::fs::read_dir(task.path().join("fd")) else { continue };
         for descriptor in descriptors.flatten() {
-            let target = std::fs::read_link(descriptor.path()).unwrap_or_default();
-            assert_ne!(target, path, "in the table of {name}");
+            if std::fs::read_link(descriptor.path()).is_ok_and(|target| target == path) {
+                assert!(name.starts_with("disk-") || name.starts_with("iou-"), "held by {name}");
+                found.push(descriptor.file_name().to_string_lossy().into_owned());
+            }
         }
-        threads += u32::from(name.starts_with("disk-"));
     }
-    assert!(threads > 0, "the disk's thread was looked at");
+    let number = Wake::numbers().expect("they were made").disk;
+    assert!(!found.is_empty() && found.iter().all(|found| *found == number.to_string()));
+    let here = std::fs::read_link(format!("/proc/thread-self/fd/{number}"));
+    assert_eq!(here.expect("it is taken everywhere"), Path::new("anon_inode:[eventfd]"));
     drop(disk);
     machine.join();
 }

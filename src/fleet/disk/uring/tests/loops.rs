@@ -91,3 +91,114 @@ fn a_loop_device_whose_file_is_cut_fails_and_never_reads_zeros() {
     drop(disk);
     machine.join();
 }
+
+/// An ext4 that can be frozen: writes to files on it then hang in the kernel, beyond any signal.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    fn new(directory: &Path) -> Option<Freezer> {
+        let (image, mount) = (directory.join("ext4"), directory.join("mnt"));
+        std::fs::create_dir(&mount).expect("the directory is ours");
+        let file = File::create(&image).expect("the directory is ours");
+        file.set_len(64 * MIB).expect("sparse files are allowed");
+        run("mkfs.ext4", &["-q", "-F", &text(&image)])?;
+        run("mount", &["-o", "loop", &text(&image), &text(&mount)])?;
+        Some(Freezer(mount))
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Option<String> {
+        run("fsfreeze", &[if frozen { "--freeze" } else { "--unfreeze" }, &text(&self.0)])
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", &text(&self.0)]);
+    }
+}
+
+const CHILD: &str = "fleet::disk::uring::tests::loops::a_process_with_hung_disks";
+const CHILD_DISKS: &str = "ISOTHERM_TEST_HUNG_DISKS";
+
+/// Not a test by itself: the process that the next one kills. Opens the disks it is told, the last
+/// one healthy, and hangs in a write on each of the others.
+#[test]
+#[ignore = "run by the next test, in a process of its own"]
+fn a_process_with_hung_disks() {
+    let Ok(disks) = std::env::var(CHILD_DISKS) else { return };
+    let machine = Machine::new();
+    let mut open = Vec::new();
+    for disk in disks.split(',') {
+        let is_file = !disk.starts_with("/dev/");
+        open.push(machine.open(Path::new(disk), 4 * MIB, is_file).expect("it opens"));
+    }
+    let healthy = open.pop().expect("there is one");
+    assert_eq!(machine.run(&healthy, write(0, MIB, 1, true)).result, Ok(()));
+    // The parent freezes the hung ones' filesystem when it reads this, and answers with a line.
+    println!("opened");
+    std::io::stdin().read_line(&mut String::new()).expect("the parent answers");
+    let fan = Fan::new(open.len());
+    for (slot, disk) in open.iter().enumerate() {
+        let operation = write(0, MIB, 2, false);
+        fan.submit(slot, disk, Request { operation, class: Class::Flush, deadline: None });
+    }
+    let deadline = machine.clock.now() + Duration::from_secs(1);
+    assert!(!fan.wait(&machine.wait, Some(deadline), |view| view.succeeded() > 0), "they hang");
+    assert_eq!(machine.run(&healthy, read(0, MIB)).result, Ok(()), "others do not");
+    println!("hung");
+    fan.wait(&machine.wait, None, |view| view.pending() == 0);
+}
+
+/// Waits for a line of the child's output.
+fn await_line(output: &mut impl std::io::BufRead, expected: &str) {
+    let mut line = String::new();
+    while line.trim_end() != expected {
+        line.clear();
+        let count = output.read_line(&mut line).expect("the pipe works");
+        assert!(count > 0, "the child ended before it was {expected}");
+    }
+}
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "waits for the kernel to release a real device")]
+fn r7_a_killed_process_with_hung_disks_releases_the_others() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let Some(healthy) = Loop::over(&directory.path().join("healthy"), 4 * MIB) else { return };
+    let Some(freezer) = Freezer::new(directory.path()) else { return };
+    let Some(hung) = Loop::over(&freezer.0.join("backing"), 4 * MIB) else { return };
+    let hung_file = freezer.0.join("file");
+    File::create(&hung_file).and_then(|file| file.set_len(4 * MIB)).expect("it has room");
+    let disks = [&hung_file, &hung.device, &healthy.device].map(|path| text(path)).join(",");
+    let mut child = Command::new(std::env::current_exe().expect("we run"))
+        .args([CHILD, "--exact", "--ignored", "--nocapture"])
+        .env(CHILD_DISKS, disks)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("we can run ourselves");
+    let mut output = std::io::BufReader::new(child.stdout.take().expect("it is piped"));
+    await_line(&mut output, "opened");
+    let frozen = freezer.set_frozen(true).is_some();
+    if frozen {
+        let mut input = child.stdin.take().expect("it is piped");
+        std::io::Write::write_all(&mut input, b"\n").expect("the child reads");
+        await_line(&mut output, "hung");
+    }
+    child.kill().expect("it runs");
+    let start = std::time::Instant::now();
+    let machine = Machine::new();
+    let mut opened = machine.open(&healthy.device, 4 * MIB, false).map(|_| ());
+    while opened.is_err() && start.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(5));
+        opened = machine.open(&healthy.device, 4 * MIB, false).map(|_| ());
+    }
+    println!("released {:?} after the kill", start.elapsed());
+    let still_hung = machine.open(&hung_file, 4 * MIB, true).map(|_| ());
+    machine.join();
+    freezer.set_frozen(false);
+    child.wait().expect("it was killed");
+    drop(hung);
+    assert!(frozen, "fsfreeze works");
+    assert_eq!(opened, Ok(()), "the healthy disk is free while the others hang");
+    assert!(still_hung.is_err(), "R7: what hangs stays held");
+}
