@@ -1,1 +1,10 @@
-//! Room `control`.
+//! Room `control`: looking at an open pool from outside. It reads, and passes on what the administrator
+//! asks for; it changes nothing itself.
+
+pub mod client;
+pub mod server;
+pub mod status;
+
+pub use client::{Client, RunningPool, running_pools};
+pub use server::{Controlled, Server};
+pub use status::{DiskStatus, Health, PoolStatus};

@@ -117,7 +117,7 @@ impl TableMeta {
     /// Whether a table of this length can have this meta.
     pub(super) fn fits(&self, table_bytes: u32) -> bool {
         u64::from(self.index.offset) + u64::from(self.index.length) + u64::from(FOOTER_BYTES)
-            == table_bytes.into()
+            == u64::from(table_bytes)
     }
 
     /// Appends the meta's bytes.

@@ -3,6 +3,7 @@
 
 pub mod assemble;
 pub mod create;
+pub mod daemon;
 pub mod host;
 pub mod labels;
 pub mod open;

@@ -293,6 +293,18 @@ impl OpenPool {
         self.journal.as_ref().map_or(0, |journal| journal.fill_percent())
     }
 
+    /// As `log_percent` and `suspended`, for somebody who outlives this value's borrow.
+    pub fn log_state(&self) -> Box<dyn Fn() -> (u64, bool) + Send + Sync> {
+        let journal = self.journal.clone();
+        Box::new(move || {
+            let journal = journal.as_ref();
+            (
+                journal.map_or(0, |journal| journal.fill_percent()),
+                journal.is_some_and(|journal| journal.suspended()),
+            )
+        })
+    }
+
     /// Whether too few disks take writes, so that writers wait [R11].
     pub fn suspended(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.suspended())

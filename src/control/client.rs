@@ -1,0 +1,105 @@
+//! Talking to the daemon of a mounted pool.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::status::PoolStatus;
+
+/// Where daemons keep their sockets: root's below /run, a user's below XDG_RUNTIME_DIR.
+pub fn run_directory() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/run/isotherm");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(directory) => PathBuf::from(directory).join("isotherm"),
+        None => PathBuf::from(format!("/tmp/isotherm-{}", nix::unistd::geteuid())),
+    }
+}
+
+/// A pool whose daemon answers.
+#[derive(Clone, Debug)]
+pub struct RunningPool {
+    /// Its socket.
+    pub client: Client,
+    /// How it is.
+    pub status: PoolStatus,
+}
+
+/// All pools of this user whose daemons answer.
+pub fn running_pools() -> Vec<RunningPool> {
+    let Ok(entries) = std::fs::read_dir(run_directory()) else { return Vec::new() };
+    let mut found: Vec<RunningPool> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
+        .filter_map(|path| {
+            let client = Client { path };
+            let status = client.status().ok()?;
+            Some(RunningPool { client, status })
+        })
+        .collect();
+    found.sort_by(|a, b| a.status.name.cmp(&b.status.name));
+    found
+}
+
+/// One daemon's socket.
+#[derive(Clone, Debug)]
+pub struct Client {
+    path: PathBuf,
+}
+
+impl Client {
+    /// The socket at `path`.
+    pub fn at(path: &Path) -> Client {
+        Client { path: path.to_path_buf() }
+    }
+
+    /// How the pool is.
+    pub fn status(&self) -> io::Result<PoolStatus> {
+        let line = self.begin("status", Some(Duration::from_secs(10)))?.finish()?;
+        serde_json::from_str(&line).map_err(io::Error::other)
+    }
+
+    /// Makes everything written so far durable.
+    pub fn sync(&self) -> io::Result<()> {
+        match self.begin("sync", None)?.finish()?.as_str() {
+            "ok" => Ok(()),
+            other => Err(io::Error::other(other.to_string())),
+        }
+    }
+
+    /// Begins to wait for the pool to be closed: before it is unmounted.
+    pub fn wait(&self) -> io::Result<Pending> {
+        self.begin("wait", None)
+    }
+
+    fn begin(&self, request: &str, timeout: Option<Duration>) -> io::Result<Pending> {
+        let mut stream = UnixStream::connect(&self.path)?;
+        stream.set_read_timeout(timeout)?;
+        stream.write_all(request.as_bytes())?;
+        stream.write_all(b"\n")?;
+        Ok(Pending { stream })
+    }
+}
+
+/// A request whose answer is awaited.
+pub struct Pending {
+    stream: UnixStream,
+}
+
+impl Pending {
+    /// The answer; an error if the daemon ended without one.
+    pub fn finish(self) -> io::Result<String> {
+        let mut line = String::new();
+        BufReader::new(self.stream).read_line(&mut line)?;
+        if line.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the daemon ended without an answer",
+            ));
+        }
+        Ok(line.trim_end().to_string())
+    }
+}

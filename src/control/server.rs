@@ -1,0 +1,116 @@
+//! The admin socket of a mounted pool: one line in, one line out.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `status` | the status as JSON on one line |
+//! | `sync` | `ok`, once everything written before is durable [I1]; or `error: ...` |
+//! | `wait` | nothing until the pool is closed; then `clean` or `error: ...` |
+//!
+//! Only the user who mounted (and root) may connect: the directory is theirs.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::status::PoolStatus;
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{Event, Wait};
+
+/// What the server asks of the pool it speaks for.
+pub trait Controlled: Send + Sync {
+    /// How it is now.
+    fn status(&self) -> PoolStatus;
+    /// Makes everything durable.
+    fn sync(&self) -> Result<(), String>;
+}
+
+/// The longest request line.
+const LINE_BYTES_MAX: u64 = 1024;
+/// A client that does not take its answer is dropped after this.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+struct Shared {
+    pool: Arc<dyn Controlled>,
+    wait: Arc<dyn Wait>,
+    /// How the pool was closed, once it is.
+    closed: Mutex<Option<String>>,
+    closing: Event,
+}
+
+/// A listening admin socket.
+pub struct Server {
+    shared: Arc<Shared>,
+    path: PathBuf,
+}
+
+/// Starts a thread: a name, and what it runs.
+pub type Spawn = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+impl Server {
+    /// Listens at `path`, replacing a socket that a dead daemon left there.
+    pub fn start(
+        path: &Path,
+        pool: Arc<dyn Controlled>,
+        wait: Arc<dyn Wait>,
+        spawn: Spawn,
+    ) -> io::Result<Server> {
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        let closed = Mutex::new(None);
+        let shared = Arc::new(Shared { pool, wait, closed, closing: Event::new() });
+        let (for_clients, spawn_client) = (shared.clone(), spawn.clone());
+        spawn(
+            "control",
+            Box::new(move || {
+                for stream in listener.incoming() {
+                    let Ok(stream) = stream else { continue };
+                    let shared = for_clients.clone();
+                    spawn_client("control client", Box::new(move || serve(&shared, stream)));
+                }
+            }),
+        );
+        Ok(Server { shared, path: path.to_path_buf() })
+    }
+
+    /// The pool is closed: everybody who waited is told how, and the socket goes.
+    pub fn close(&self, how: &str) {
+        *self.shared.closed.lock() = Some(how.to_string());
+        self.shared.closing.notify();
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+fn serve(shared: &Shared, stream: UnixStream) {
+    let answer = (|| -> io::Result<()> {
+        stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+        stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+        let mut line = String::new();
+        BufReader::new(io::Read::take(&stream, LINE_BYTES_MAX)).read_line(&mut line)?;
+        let answer = match line.trim() {
+            "status" => serde_json::to_string(&shared.pool.status())
+                .unwrap_or_else(|error| format!("error: {error}")),
+            "sync" => match shared.pool.sync() {
+                Ok(()) => "ok".to_string(),
+                Err(error) => format!("error: {error}"),
+            },
+            "wait" => {
+                let is_closed = || shared.closed.lock().is_some();
+                shared.wait.until(&shared.closing, None, &mut || is_closed());
+                shared.closed.lock().clone().unwrap_or_default()
+            }
+            other => format!("error: unknown request \"{}\"", other.escape_default()),
+        };
+        (&stream).write_all(answer.as_bytes())?;
+        (&stream).write_all(b"\n")
+    })();
+    if let Err(error) = answer {
+        log::debug!("an admin client went away: {error}");
+    }
+}

@@ -1,0 +1,90 @@
+//! What `isotherm status` says, as data. Field names are part of the interface: `--json` prints them.
+
+use serde::{Deserialize, Serialize};
+
+/// How a pool is, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// All disks take part.
+    Healthy,
+    /// Some do not; data is complete, and new data fully redundant while enough disks remain.
+    Degraded,
+    /// Nothing can be written.
+    ReadOnly,
+    /// Too few disks take writes: writers wait, nothing is lost.
+    Suspended,
+    /// The log cannot be written: unmount and mount again.
+    Failed,
+}
+
+/// One member.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DiskStatus {
+    /// Its number in the pool.
+    pub index: u16,
+    /// Its identity.
+    pub uuid: String,
+    /// Where it was found; empty if missing.
+    pub path: String,
+    /// Its name under /dev/disk/by-id; empty if none or missing.
+    pub by_id: String,
+    /// Model and serial number; empty if unknown.
+    pub model: String,
+    /// Serial number; empty if unknown.
+    pub serial: String,
+    /// `active`, `failed` or `missing`.
+    pub state: String,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Bytes in use on it.
+    pub used_bytes: u64,
+    /// Requests that failed since it was opened.
+    pub errors: u64,
+    /// Expected wait of one more read of 64 KiB, in microseconds.
+    pub wait_us: u64,
+    /// Bytes read since it was opened.
+    pub read_bytes: u64,
+    /// Bytes written since it was opened.
+    pub written_bytes: u64,
+}
+
+/// One pool.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub uuid: String,
+    /// In one word.
+    pub health: Health,
+    /// Where it is mounted; empty if it is not.
+    pub mountpoint: String,
+    /// Process that serves it; 0 if none.
+    pub pid: u32,
+    /// Redundancy of new objects.
+    pub redundancy: String,
+    /// Usable bytes.
+    pub total_bytes: u64,
+    /// Usable bytes that are free.
+    pub free_bytes: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+    /// Written by users, not yet in objects.
+    pub dirty_bytes: u64,
+    /// How full the log is, in percent.
+    pub log_percent: u64,
+    /// Its members.
+    pub disks: Vec<DiskStatus>,
+    /// What happened lately, newest last.
+    pub events: Vec<String>,
+    /// What the administrator should do, most urgent first; empty if nothing.
+    pub advice: Vec<String>,
+}
+
+impl PoolStatus {
+    /// Whether `isotherm status` exits with 0.
+    pub fn is_healthy(&self) -> bool {
+        self.health == Health::Healthy
+    }
+}

@@ -1,0 +1,529 @@
+//! The daemon: from disks to a served mount, and back to a clean pool.
+//!
+//! 1. Members are found by their labels; missing ones are awaited for a while.
+//! 2. The pool is opened: disks first, so that their threads have left the common descriptor table
+//!    before anything else is opened.
+//! 3. The file system is mounted, and the admin socket opened.
+//! 4. Whoever started us is told, and requests are served until the file system is unmounted.
+//! 5. The pool is closed; only then those who wait at the admin socket are told [R27].
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::assemble::AssembleError;
+use super::host::{FoundDisk, Host};
+use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
+use crate::base::limits::MEMBERS_WAIT_SECONDS;
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{Event, KIB, Pace, PoolUuid, Task};
+use crate::control::client::run_directory;
+use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server, running_pools};
+use crate::fleet::disk::error::ProbeError;
+use crate::fleet::{Member, MemberState, Members, Report, Reports};
+use crate::frontend::mounts::find_mount;
+use crate::frontend::session::{Mount, MountError, MountOptions, unmount};
+use crate::namespace::{Namespace, NamespaceError};
+
+/// What to mount, where, and how.
+#[derive(Clone, Debug)]
+pub struct DaemonOptions {
+    /// A pool's name or UUID; None: the pool that `devices` belong to.
+    pub pool: Option<String>,
+    /// Where to look for members; empty: every block device.
+    pub devices: Vec<PathBuf>,
+    /// Where to mount.
+    pub mountpoint: PathBuf,
+    /// How to open the pool.
+    pub open: OpenOptions,
+    /// How to mount; the source is filled in.
+    pub mount: MountOptions,
+    /// How long to wait for members that are not there.
+    pub members_wait: Duration,
+    /// Run with a description of each event as its argument.
+    pub on_event: Option<String>,
+}
+
+/// How long members are awaited by default.
+pub const MEMBERS_WAIT: Duration = Duration::from_secs(MEMBERS_WAIT_SECONDS);
+/// How often it is looked for missing members.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a disk may still be held by a daemon that has just ended: the kernel lets go of an
+/// io_uring's files a moment after its process.
+const RELEASE_WAIT: Duration = Duration::from_secs(3);
+/// Events kept for status.
+const EVENTS_MAX: usize = 64;
+
+/// Why a pool is not mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// No disk of such a pool.
+    #[error("no disk of a pool \"{pool}\" was found; `isotherm list` shows what there is")]
+    NotFound {
+        /// As asked for.
+        pool: String,
+    },
+    /// The devices belong to several pools, or the name is not unique.
+    #[error("these are disks of several pools: {pools}; name one by its UUID")]
+    Ambiguous {
+        /// Their names and UUIDs.
+        pools: String,
+    },
+    /// Another daemon has it.
+    #[error("pool {name} is mounted on {mountpoint} already, by process {pid}")]
+    Mounted {
+        /// Its name.
+        name: String,
+        /// Where.
+        mountpoint: String,
+        /// By whom.
+        pid: u32,
+    },
+    /// A disk cannot be used.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+    /// The pool cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// It cannot be mounted.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// The admin socket, or serving.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Closing failed: the pool is not clean, what was synced is safe.
+    #[error("the pool could not be closed cleanly: {0}")]
+    Close(NamespaceError),
+}
+
+/// The last things that happened.
+#[derive(Default)]
+struct EventLog {
+    lines: Mutex<VecDeque<String>>,
+}
+
+impl EventLog {
+    fn push(&self, line: String) {
+        let mut lines = self.lines.lock();
+        if lines.len() == EVENTS_MAX {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+/// What the admin socket may see of the pool.
+struct Face {
+    namespace: Namespace,
+    members: Arc<Members>,
+    space: Arc<crate::fleet::Space>,
+    heat: Arc<crate::fleet::Heat>,
+    name: String,
+    uuid: PoolUuid,
+    mountpoint: PathBuf,
+    read_only: ReadOnly,
+    log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
+    events: Arc<EventLog>,
+}
+
+impl Face {
+    fn disk(&self, member: &Member) -> DiskStatus {
+        let room = self.space.room(member.index).unwrap_or_default();
+        let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
+        let identity = identity.unwrap_or_default();
+        let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
+        let state = match member.state {
+            MemberState::Active => "active",
+            MemberState::Failed => "failed",
+            MemberState::Missing => "missing",
+        };
+        let wait = match member.state {
+            MemberState::Active => self.heat.wait(member.index, 64 * KIB),
+            MemberState::Failed | MemberState::Missing => Duration::ZERO,
+        };
+        DiskStatus {
+            index: member.index.0,
+            uuid: member.uuid.to_string(),
+            path: identity.path,
+            by_id: identity.by_id,
+            model: identity.model,
+            serial: identity.serial,
+            state: state.to_string(),
+            bytes: member.layout.disk_bytes,
+            used_bytes: room.used.bytes(),
+            errors: counters.errors,
+            wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
+            read_bytes: counters.read_bytes,
+            written_bytes: counters.written_bytes,
+        }
+    }
+}
+
+impl Controlled for Face {
+    fn status(&self) -> PoolStatus {
+        let disks: Vec<DiskStatus> =
+            self.members.all().iter().map(|member| self.disk(member)).collect();
+        let progress = self.namespace.progress();
+        let room = self.namespace.statfs();
+        let (log_percent, suspended) = (self.log)();
+        let out = disks.iter().filter(|disk| disk.state != "active").count();
+        let health = if progress.failed {
+            Health::Failed
+        } else if suspended {
+            Health::Suspended
+        } else if self.read_only != ReadOnly::No {
+            Health::ReadOnly
+        } else if out > 0 {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        };
+        PoolStatus {
+            name: self.name.clone(),
+            uuid: self.uuid.to_string(),
+            health,
+            mountpoint: self.mountpoint.display().to_string(),
+            pid: std::process::id(),
+            redundancy: self.members.redundancy().to_string(),
+            total_bytes: room.total_bytes,
+            free_bytes: room.free_bytes,
+            inodes: progress.inodes,
+            dirty_bytes: progress.dirty_bytes,
+            log_percent,
+            advice: advice(health, &disks, self.members.parity()),
+            disks,
+            events: self.events.lines.lock().iter().cloned().collect(),
+        }
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        self.namespace.sync().map_err(|error| error.to_string())
+    }
+}
+
+/// What to do next, in plain words.
+fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let out: Vec<&DiskStatus> = disks.iter().filter(|disk| disk.state != "active").collect();
+    match health {
+        Health::Failed => lines.push(
+            "the log could not be written; what was synced before is safe: unmount, check the \
+             disks' cables and power, mount again"
+                .to_string(),
+        ),
+        Health::Suspended => lines.push(
+            "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
+        ),
+        Health::ReadOnly => lines.push(
+            "mounted read-only: bring missing disks back and mount again (-o degraded writes to a \
+             pool whose missing half cannot be in use elsewhere)"
+                .to_string(),
+        ),
+        Health::Healthy | Health::Degraded => {}
+    }
+    if !out.is_empty() {
+        let left = parity.saturating_sub(out.len());
+        let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
+        lines.push(format!(
+            "{} of {} disks do not take part: {}; {left} more may fail. Bring them back, or wipe and \
+             replace them",
+            out.len(),
+            disks.len(),
+            names.join(", ")
+        ));
+    }
+    lines
+}
+
+fn name_of(disk: &DiskStatus) -> String {
+    let name = [&disk.by_id, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
+    name.map_or_else(String::new, |name| format!("disk {} ({name}, {})", disk.index, disk.state))
+}
+
+/// Takes reports from the fleet: logs each, keeps it for status, and runs the administrator's command.
+struct Reporter {
+    reports: Arc<Reports>,
+    members: Arc<Members>,
+    events: Arc<EventLog>,
+    pool: String,
+    on_event: Option<String>,
+}
+
+impl Task for Reporter {
+    fn name(&self) -> &'static str {
+        "reporter"
+    }
+
+    fn event(&self) -> Arc<Event> {
+        self.reports.event()
+    }
+
+    fn step(&mut self) -> Pace {
+        let Some(report) = self.reports.pop() else { return Pace::Idle(None) };
+        let name = |disk| {
+            let member = self.members.all().into_iter().find(|member| member.index == disk);
+            let identity = member.and_then(|member| Some(member.handle?.identity().clone()));
+            match identity {
+                Some(identity) if !identity.by_id.is_empty() => {
+                    format!("disk {disk} ({}, {})", identity.path, identity.by_id)
+                }
+                Some(identity) => format!("disk {disk} ({})", identity.path),
+                None => format!("disk {disk}"),
+            }
+        };
+        let (line, serious) = match report {
+            Report::DiskFailed { disk, why } => {
+                (format!("{} is not used any more: {why}", name(disk)), true)
+            }
+            Report::DiskLate { disk } => (format!("{} answers late", name(disk)), false),
+            Report::BadShard { object, shard, disk, repaired } => {
+                let what = if repaired { "was rewritten" } else { "is read from others" };
+                (format!("a bad shard {shard} of object {object} on {} {what}", name(disk)), false)
+            }
+            Report::ShortObject { object } => {
+                (format!("object {object} was written with less than full margin"), false)
+            }
+            Report::Suspended => {
+                ("too few disks take writes: writers wait, nothing is lost".to_string(), true)
+            }
+            Report::Resumed => ("writing goes on".to_string(), true),
+            Report::Unreadable { object } => {
+                (format!("object {object} is lost: too few good shards"), true)
+            }
+        };
+        if serious {
+            log::error!("pool {}: {line}", self.pool);
+        } else {
+            log::warn!("pool {}: {line}", self.pool);
+        }
+        self.events.push(line.clone());
+        if serious && let Some(command) = &self.on_event {
+            run_command(command, &self.pool, &line);
+        }
+        Pace::Again
+    }
+}
+
+/// Runs the administrator's command; not waited for, its failure is logged.
+fn run_command(command: &str, pool: &str, line: &str) {
+    let started = std::process::Command::new("/bin/sh")
+        .args(["-c", command])
+        .env("ISOTHERM_POOL", pool)
+        .env("ISOTHERM_EVENT", line)
+        .stdin(std::process::Stdio::null())
+        .spawn();
+    if let Err(error) = started {
+        log::error!("the command for events could not be run: {error}");
+    }
+}
+
+/// Mounts, serves, and closes. `ready` is called once the mount works.
+pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<(), DaemonError> {
+    clear_dead_mount(&options.mountpoint);
+    let found = find_members(host, &options)?;
+    let candidates = open_candidates(host, &found, options.open.assemble.read_only)?;
+    let pool = host.open_pool(candidates, options.open.clone())?;
+    report_opening(&pool);
+    let mut mount_options = options.mount.clone();
+    mount_options.source = pool.label.pool_name.clone();
+    mount_options.read_only |= pool.read_only != ReadOnly::No;
+    let mount = Mount::new(Arc::new(pool.namespace.clone()), &options.mountpoint, &mount_options);
+    let mount = match mount {
+        Ok(mount) => mount,
+        Err(error) => {
+            pool.close().map_err(DaemonError::Close)?;
+            return Err(error.into());
+        }
+    };
+    let server = start_control(host, &pool, mount.mountpoint(), &options)?;
+    stop_on_signals(host, mount.mountpoint());
+    ready();
+    let served = mount.serve();
+    let closed = pool.close();
+    server.close(&match &closed {
+        Ok(()) => "clean".to_string(),
+        Err(error) => format!("error: {error}"),
+    });
+    served.map_err(|source| DaemonError::Io { what: "serving the mount", source })?;
+    closed.map_err(DaemonError::Close)
+}
+
+fn report_opening(pool: &OpenPool) {
+    let name = &pool.label.pool_name;
+    if pool.was_unclean {
+        log::info!("pool {name} was not closed: {} batches were replayed", pool.replayed);
+    }
+    for disk in &pool.missing {
+        log::warn!("pool {name}: disk {disk} is missing");
+    }
+    match pool.read_only {
+        ReadOnly::No => {}
+        ReadOnly::Mode(mode) => log::warn!("pool {name} is read-only: {mode:?}"),
+        ReadOnly::LogLost => log::error!(
+            "pool {name} is read-only: acknowledged batches are missing from the log on every copy"
+        ),
+    }
+}
+
+fn start_control(
+    host: &Host,
+    pool: &OpenPool,
+    mountpoint: &Path,
+    options: &DaemonOptions,
+) -> Result<Server, DaemonError> {
+    let events = Arc::new(EventLog::default());
+    host.threads().run(Box::new(Reporter {
+        reports: pool.reports.clone(),
+        members: pool.members.clone(),
+        events: events.clone(),
+        pool: pool.label.pool_name.clone(),
+        on_event: options.on_event.clone(),
+    }));
+    let face = Face {
+        namespace: pool.namespace.clone(),
+        members: pool.members.clone(),
+        space: pool.space.clone(),
+        heat: pool.heat.clone(),
+        name: pool.label.pool_name.clone(),
+        uuid: pool.uuid(),
+        mountpoint: mountpoint.to_path_buf(),
+        read_only: pool.read_only,
+        log: pool.log_state(),
+        events,
+    };
+    let threads = host.threads();
+    Server::start(
+        &run_directory().join(format!("{}.sock", pool.uuid())),
+        Arc::new(face),
+        host.wait(),
+        Arc::new(move |name, body| threads.spawn(name, body)),
+    )
+    .map_err(|source| DaemonError::Io { what: "opening the admin socket", source })
+}
+
+/// SIGTERM and SIGINT unmount, and with that close the pool.
+fn stop_on_signals(host: &Host, mountpoint: &Path) {
+    let signals = signal_hook::iterator::Signals::new([
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+    ]);
+    let mut signals = match signals {
+        Ok(signals) => signals,
+        Err(error) => {
+            log::warn!("signals cannot be handled ({error}): end the daemon by unmounting");
+            return;
+        }
+    };
+    let mountpoint = mountpoint.to_path_buf();
+    host.threads().spawn(
+        "signals",
+        Box::new(move || {
+            for _ in signals.forever() {
+                if let Err(error) = unmount(&mountpoint, false) {
+                    log::warn!("{} cannot be unmounted: {error}", mountpoint.display());
+                }
+            }
+        }),
+    );
+}
+
+/// A mount point whose daemon has died answers nothing but errors: it is taken away.
+pub fn clear_dead_mount(mountpoint: &Path) {
+    let is_ours = find_mount(mountpoint)
+        .is_some_and(|mount| mount.kind == crate::frontend::session::MOUNT_TYPE);
+    let is_dead = std::fs::metadata(mountpoint)
+        .is_err_and(|error| error.raw_os_error() == Some(nix::errno::Errno::ENOTCONN as i32));
+    if is_ours && is_dead {
+        match unmount(mountpoint, true) {
+            Ok(()) => log::info!("{}: a dead mount was taken away", mountpoint.display()),
+            Err(error) => log::warn!("{}: a dead mount stays: {error}", mountpoint.display()),
+        }
+    }
+}
+
+/// Step 1.
+fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, DaemonError> {
+    let until = host.clock().now() + options.members_wait;
+    loop {
+        let paths = match options.devices.is_empty() {
+            true => host.block_devices(),
+            false => options.devices.clone(),
+        };
+        let found = select(host.find(&paths), options)?;
+        let complete = found.first().is_some_and(|first| {
+            let out = &first.label.member_states;
+            let expected = usize::from(first.label.member_count)
+                - (out.failed | out.dropped).count_ones() as usize;
+            found.len() >= expected
+        });
+        let given = !options.devices.is_empty() && !found.is_empty();
+        if complete || given || host.clock().now() >= until {
+            if found.is_empty() {
+                let pool = options.pool.clone().unwrap_or_else(|| "of these devices".to_string());
+                return Err(DaemonError::NotFound { pool });
+            }
+            return Ok(found);
+        }
+        let look = host.clock().now() + LOOK;
+        host.wait().until(&Event::new(), Some(look), &mut || false);
+    }
+}
+
+/// The disks of the pool that is asked for.
+fn select(found: Vec<FoundDisk>, options: &DaemonOptions) -> Result<Vec<FoundDisk>, DaemonError> {
+    let wanted = |disk: &FoundDisk| match &options.pool {
+        Some(pool) => disk.label.pool_name == *pool || disk.label.pool.to_string() == *pool,
+        None => true,
+    };
+    let found: Vec<FoundDisk> = found.into_iter().filter(wanted).collect();
+    let mut pools: Vec<(PoolUuid, String)> =
+        found.iter().map(|disk| (disk.label.pool, disk.label.pool_name.clone())).collect();
+    pools.sort();
+    pools.dedup();
+    if pools.len() > 1 {
+        let names: Vec<String> =
+            pools.iter().map(|(uuid, name)| format!("{name} ({uuid})")).collect();
+        return Err(DaemonError::Ambiguous { pools: names.join(", ") });
+    }
+    if let Some((uuid, _)) = pools.first()
+        && let Some(running) =
+            running_pools().into_iter().find(|pool| pool.status.uuid == uuid.to_string())
+    {
+        let PoolStatus { name, mountpoint, pid, .. } = running.status;
+        return Err(DaemonError::Mounted { name, mountpoint, pid });
+    }
+    Ok(found)
+}
+
+fn open_candidates(
+    host: &Host,
+    found: &[FoundDisk],
+    read_only: bool,
+) -> Result<Vec<super::assemble::Candidate>, DaemonError> {
+    let until = host.clock().now() + RELEASE_WAIT;
+    loop {
+        match host.candidates(found, read_only) {
+            Err(ProbeError::InUse { .. }) if host.clock().now() < until => {
+                let look = host.clock().now() + LOOK / 5;
+                host.wait().until(&Event::new(), Some(look), &mut || false);
+            }
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// Whether the error means that `--force` or another option could help: for the command line's hint.
+pub fn is_refusal(error: &DaemonError) -> bool {
+    matches!(
+        error,
+        DaemonError::Open(OpenError::Assemble(
+            AssembleError::OpenElsewhere { .. } | AssembleError::SplitBrain { .. }
+        ))
+    )
+}
