@@ -3,6 +3,7 @@
 # remount, then with two disks taken away.
 #
 #     tests/loop/fio.sh [MIB per job]
+set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

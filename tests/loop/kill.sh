@@ -4,6 +4,7 @@
 # what was there once must stay. The log of what was synced lies outside the pool.
 #
 #     tests/loop/kill.sh [ROUNDS]
+set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

@@ -8,6 +8,7 @@
 # 2. Under load, ROUNDS times: everything synced is there.
 # 3. With one disk hung in a read and one in a FLUSH the daemon is killed: a mount without them works.
 # 4. With disks that lie about FLUSH the checker must find faults: the proof that it can.
+set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

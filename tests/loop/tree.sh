@@ -6,6 +6,7 @@
 #
 # Short: some 300 MB, three random pairs. Full: at least 2 GB and 90,000 files, all 28 pairs.
 # Both with the default redundancy and with ec:6+2.
+set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 

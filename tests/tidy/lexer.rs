@@ -166,6 +166,7 @@ fn expand<'a>(
             "{" => {
                 grouped = true;
                 index += 1;
+                // An unbalanced group (inside a macro) ends with the statement.
                 while tokens.get(index).is_some_and(|&(_, token)| !matches!(token, "}" | ";")) {
                     index = expand(tokens, index, &path, found);
                     if tokens.get(index).is_some_and(|&(_, token)| token == ",") {
@@ -215,6 +216,12 @@ fn comments_and_literals_are_blanked_line_for_line() {
     for kept in ["a", "c", "g", "h"] {
         assert!(words(&code).iter().any(|(_, word)| *word == kept), "{kept} is code");
     }
+}
+
+#[test]
+fn a_use_that_is_none_comes_to_an_end() {
+    assert_eq!(use_paths("use a::{b; c; d").len(), 1);
+    assert!(use_paths("use {;};;} use").is_empty());
 }
 
 #[test]

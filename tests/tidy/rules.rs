@@ -28,19 +28,13 @@ const CHARACTERS: &str = "\u{2016}\u{d7}\u{f7}\u{b7}\u{b5}\u{b1}\u{b2}\u{2076}\u
     \u{2265}\u{2308}\u{2309}\u{2032}\u{3a3}\u{2243}\u{2248}";
 
 /// Box-drawing characters, for the drawings in documents and file heads.
-const DRAWING: std::ops::RangeInclusive<char> = '\u{2500}'..='\u{25bf}';
+const DRAWING: std::ops::RangeInclusive<char> = '\u{2500}'..='\u{25ff}';
 
 /// Invariants and rules that no code names yet. This list only shrinks.
-pub const NOT_IN_CODE: &[&str] = &[
-    "I1", "I2", "I3", "I7", "I8", "I9", "R1", "R3", "R4", "R14", "R15", "R18", "R21", "R24", "R25",
-];
+pub const NOT_IN_CODE: &[&str] = &["R14", "R25"];
 
 /// Invariants and rules that no test names yet. This list only shrinks.
-pub const NOT_IN_TESTS: &[&str] = &[
-    "I1", "I2", "I3", "I4", "I5", "I6", "I7", "I8", "I9", "I10", "R1", "R2", "R3", "R4", "R5",
-    "R6", "R7", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15", "R16", "R17", "R18", "R19",
-    "R20", "R21", "R22", "R23", "R24", "R25", "R26", "R27",
-];
+pub const NOT_IN_TESTS: &[&str] = &["I7", "I9", "I10", "R8", "R19", "R25", "R27"];
 
 fn lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
     source.text.lines().enumerate().map(|(index, line)| (index + 1, line))

@@ -1,3 +1,5 @@
+//! Probing, tried on images of what it must recognise.
+
 use std::process::Command;
 
 use super::*;

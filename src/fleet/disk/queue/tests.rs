@@ -1,3 +1,5 @@
+//! The host queue: classes, deadlines, turns, cancelling.
+
 use super::*;
 use crate::base::Random;
 

@@ -1,3 +1,5 @@
+//! The simulated disk keeps its own promises: what is durable, what a crash may take, each fault.
+
 use std::time::Duration;
 
 use super::*;
