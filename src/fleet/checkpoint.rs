@@ -47,9 +47,18 @@ fn key(root: &Root) -> Key {
     (root.epoch, root.sequence)
 }
 
+/// What is in the slots.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SlotsRead {
+    /// All roots that verify.
+    pub found: Vec<FoundRoot>,
+    /// Members of whom a slot could not be read: they may have newer ones.
+    pub unread: Vec<DiskIndex>,
+}
+
 /// Reads both slots of every active member. What does not verify (rotten, torn, of another pool, disk
-/// or slot) is not there; a disk that does not answer has none.
-pub fn read_roots(access: &Access, members: &Members) -> Vec<FoundRoot> {
+/// or slot) is not there.
+pub fn read_roots(access: &Access, members: &Members) -> SlotsRead {
     let mut places = Vec::new();
     let mut reads = Vec::new();
     for member in members.all() {
@@ -60,19 +69,23 @@ pub fn read_roots(access: &Access, members: &Members) -> Vec<FoundRoot> {
             places.push((member.index, member.uuid, slot, offset));
         }
     }
-    let mut found = Vec::new();
+    let mut slots = SlotsRead::default();
     for ((disk, uuid, slot, offset), read) in
         places.into_iter().zip(access.read(Class::Foreground, &reads))
     {
-        let Ok(bytes) = read else { continue };
+        let Ok(bytes) = read else {
+            slots.unread.push(disk);
+            continue;
+        };
         let root =
             RawRoot::decode(&bytes, offset).and_then(|r| r.verify(members.pool(), uuid, slot));
         match root {
-            Ok(root) => found.push(FoundRoot { disk, slot, root }),
+            Ok(root) => slots.found.push(FoundRoot { disk, slot, root }),
             Err(error) => log::debug!("disk {disk}, slot {slot}: {error}"),
         }
     }
-    found
+    slots.unread.dedup();
+    slots
 }
 
 /// The root to go on from: the highest (epoch, sequence). None if there is none. `Damaged` if two
@@ -186,6 +199,7 @@ impl Checkpoint {
             if have < need {
                 return Err(FleetError::TooFewDisks { have, need });
             }
+            self.quorum.whole(written);
             if self.quorum.is_recorded() {
                 return Ok(());
             }

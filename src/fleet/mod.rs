@@ -17,7 +17,7 @@ pub mod reports;
 pub mod space;
 
 pub use access::Access;
-pub use checkpoint::{Checkpoint, FoundRoot, choose_root, read_roots};
+pub use checkpoint::{Checkpoint, FoundRoot, SlotsRead, choose_root, read_roots};
 pub use codec::Codec;
 pub use error::FleetError;
 pub use heat::Heat;

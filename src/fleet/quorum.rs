@@ -8,7 +8,9 @@
 //!   such a pool from one that lost more than it can bear;
 //! * a member that was failed is recorded as dropped on the survivors' labels *before* the first
 //!   acknowledgement that does without it. A mount needs all but m members, so it meets a survivor,
-//!   and learns there that what the dropped member says is old.
+//!   and learns there that what the dropped member says is old;
+//! * a dropped member that is back stays recorded as out until a root is durable on it: with no more
+//!   than m members not out, each of those has everything, and nobody else need have it.
 
 use crate::base::DiskIndex;
 use crate::base::sync::Arc;
@@ -23,6 +25,12 @@ pub trait RecordMembers: Send + Sync {
     /// is not, one copy of each label at a time [R6]; then calls `Members::set_recorded`. A disk that
     /// fails at it is failed, and the rest is told of that too. Waits; is called without locks.
     fn record(&self) -> Result<(), FleetError>;
+
+    /// A root is durable on these members: whoever of them had come back without everything that was
+    /// acknowledged has it now. Changes what `record` will say next; does not wait.
+    fn whole(&self, disks: &[DiskIndex]) {
+        let _ = disks;
+    }
 }
 
 /// The law of quorum over one member table.
@@ -81,6 +89,11 @@ impl Quorum {
     /// Whether the labels know every change of the member table [R2].
     pub fn is_recorded(&self) -> bool {
         self.members.recorded() >= self.members.sequence()
+    }
+
+    /// See [`RecordMembers::whole`].
+    pub fn whole(&self, disks: &[DiskIndex]) {
+        self.record.whole(disks);
     }
 
     /// Makes the labels know every change [R2]. Waits; hold no lock. `TooFewDisks` if too few take it.

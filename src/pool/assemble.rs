@@ -6,7 +6,7 @@
 //! | here | mode |
 //! |---|---|
 //! | all but m or more | read-write |
-//! | fewer | read-only [I6] |
+//! | fewer, or none of those that nobody went on without | read-only [I6] |
 //! | the members missing could be a pool by themselves: N - m or more, not all recorded as out | read-only, but for `degraded` [I5] |
 //!
 //! * [R2] The label with the highest epoch, then the highest member states, says who is in. A disk with
@@ -27,7 +27,8 @@ use crate::fleet::access::Access;
 use crate::fleet::disk::DiskHandle;
 use crate::fleet::disk::probe::DriveKey;
 use crate::fleet::{
-    FleetError, FoundRoot, Member, MemberState, Members, Reports, choose_root, read_roots,
+    FleetError, FoundRoot, Member, MemberState, Members, Reports, SlotsRead, choose_root,
+    read_roots,
 };
 use crate::format::{DiskLayout, Label, MemberEntry, Root};
 
@@ -64,7 +65,8 @@ pub enum Mode {
     ReadWrite,
     /// The caller asked for reading only.
     Asked,
-    /// More than m members are missing [I6].
+    /// More than m members are missing, do not answer or were rolled back; or all that have everything
+    /// that was acknowledged [I6].
     TooManyMissing,
     /// The missing ones could have gone on without us; `degraded` was not given [I5].
     CouldBeElsewhere,
@@ -88,6 +90,9 @@ pub struct Assembled {
     pub missing: Vec<DiskIndex>,
     /// Members the pool went on without, and that are back.
     pub returned: Vec<DiskIndex>,
+    /// Members that nobody went on without, here or not: with m of them or fewer, each has all that was
+    /// acknowledged.
+    pub participants: Vec<DiskIndex>,
     /// Members older than they should be: scrub them first.
     pub rolled_back: Vec<DiskIndex>,
     /// The pool was not closed: it crashed, or runs elsewhere.
@@ -162,7 +167,7 @@ pub fn assemble(
     }
     let found = Members::new(label.pool, label.redundancy, reports.clone());
     candidates.iter().for_each(|candidate| found.set(present(candidate)));
-    let mut roots = read_roots(access, &found);
+    let SlotsRead { found: mut roots, unread } = read_roots(access, &found);
     let root = choose_root(&roots)?.cloned();
     let root = root.ok_or(AssembleError::NoRoot { disks: candidates.len() })?;
     let candidates: Vec<Candidate> =
@@ -181,15 +186,22 @@ pub fn assemble(
             None => {}
         }
     }
-    let mode = mode(&label, members.parity(), &missing, rolled_back.len(), options);
-    let returned = (candidates.iter().map(|candidate| &candidate.label))
-        .filter(|other| is_out_of_date(other, &label) || label.member_states.is_out(other.index))
-        .map(|other| other.index)
-        .filter(|index| !rolled_back.contains(index))
+    let participants: Vec<DiskIndex> = (root.members.iter().map(|entry| entry.index))
+        .filter(|disk| !label.member_states.is_out(*disk) && !rolled_back.contains(disk))
         .collect();
-    let of_disks =
-        candidates.iter().map(|candidate| (candidate.label.index, candidate.label.clone()));
-    let labels = PoolLabels::new(access.clone(), members.clone(), of_disks.collect(), &label);
+    let blind: Vec<DiskIndex> = (members.all().iter().map(|member| member.index))
+        .filter(|disk| {
+            missing.contains(disk) || rolled_back.contains(disk) || unread.contains(disk)
+        })
+        .collect();
+    let mode = mode(&label, members.parity(), &missing, &blind, &participants, options);
+    let mut back: Vec<DiskIndex> = (candidates.iter().map(|candidate| candidate.label.index))
+        .filter(|disk| !participants.contains(disk))
+        .collect();
+    let of_disks = candidates.into_iter().map(|candidate| (candidate.label.index, candidate.label));
+    let (access, members_too) = (access.clone(), members.clone());
+    let labels = PoolLabels::new(access, members_too, of_disks.collect(), &label, &back);
+    back.retain(|disk| !rolled_back.contains(disk));
     let unclean = label.open;
     Ok(Assembled {
         members,
@@ -199,7 +211,8 @@ pub fn assemble(
         root,
         mode,
         missing,
-        returned,
+        returned: back,
+        participants,
         rolled_back,
         unclean,
     })
@@ -314,7 +327,8 @@ fn mode(
     label: &Label,
     parity: usize,
     missing: &[DiskIndex],
-    rolled_back: usize,
+    blind: &[DiskIndex],
+    participants: &[DiskIndex],
     options: &AssembleOptions,
 ) -> Mode {
     let all = usize::from(label.member_count);
@@ -322,7 +336,7 @@ fn mode(
     // together with one that is not, they can.
     let could_go_on = missing.len() >= all.saturating_sub(parity)
         && missing.iter().any(|&disk| !label.member_states.is_out(disk));
-    if missing.len() + rolled_back > parity {
+    if blind.len() > parity || participants.iter().all(|disk| blind.contains(disk)) {
         Mode::TooManyMissing
     } else if options.read_only {
         Mode::Asked

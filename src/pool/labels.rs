@@ -15,6 +15,9 @@
 //! 3. N - m members or more have it, and every other member is recorded as out. Only now may anything
 //!    else be written.
 //!
+//! A member that was out and is back takes the claim like the others, but stays recorded as out until a
+//! root is durable on it: until then the others' word counts, and not all of them may be lost.
+//!
 //! *Record* [R2]: when a member is failed, the survivors' labels say so before anything is acknowledged
 //! that does without it. Journal and checkpoint may both ask at the same time: each writes for itself,
 //! and every label is made from the newest state at the moment it is submitted.
@@ -122,6 +125,13 @@ struct Common {
 struct State {
     held: BTreeMap<DiskIndex, Held>,
     common: Common,
+    /// Members that are back without everything that was acknowledged, one bit each: they stay
+    /// recorded as out until a root is durable on them.
+    returned: u64,
+}
+
+fn bit(disk: DiskIndex) -> u64 {
+    1 << disk.0
 }
 
 /// The labels of one pool, for writing.
@@ -133,12 +143,13 @@ pub struct PoolLabels {
 
 impl PoolLabels {
     /// The labels as they were read, of the members at hand; `newest` is the one whose claim and
-    /// member states count.
+    /// member states count; `returned` are back from outside.
     pub fn new(
         access: Access,
         members: Arc<Members>,
         labels: Vec<(DiskIndex, Label)>,
         newest: &Label,
+        returned: &[DiskIndex],
     ) -> PoolLabels {
         let held = labels.into_iter().map(|(disk, label)| {
             let holds = std::array::from_fn(|_| Arc::new(()));
@@ -150,7 +161,8 @@ impl PoolLabels {
             open: newest.open,
             states: newest.member_states,
         };
-        let state = State { held: held.collect(), common };
+        let returned = returned.iter().fold(0, |bits, &disk| bits | bit(disk));
+        let state = State { held: held.collect(), common, returned };
         PoolLabels { access, members, state: Mutex::new(state) }
     }
 
@@ -176,12 +188,15 @@ impl PoolLabels {
         let least = self.members.len().saturating_sub(self.members.parity()).max(1);
         loop {
             let sequence = self.members.sequence();
-            self.take_over_states();
+            self.take_over_states()?;
             let written = self.write_round(usize::MAX);
             let active = self.members.active();
             let have = active.iter().filter(|disk| written.contains(disk)).count();
             if have < least {
                 return Err(FleetError::TooFewDisks { have, need: least });
+            }
+            if !active.iter().any(|&disk| written.contains(&disk) && !self.is_returned(disk)) {
+                return Err(FleetError::TooFewDisks { have: 0, need: 1 });
             }
             // Late for its very first write: it is out, so that it cannot come back unnoticed.
             for &disk in active.iter().filter(|disk| !written.contains(disk)) {
@@ -201,22 +216,30 @@ impl PoolLabels {
         self.write_round(usize::MAX);
     }
 
-    /// Puts who is failed and who is missing into what the labels will say.
-    fn take_over_states(&self) {
-        let (mut failed, mut dropped) = (0u64, 0u64);
-        for member in self.members.all() {
-            let bit = 1u64 << member.index.0;
-            match member.state {
-                MemberState::Active => {}
-                MemberState::Failed => failed |= bit,
-                MemberState::Missing => dropped |= bit,
-            }
-        }
+    /// Puts who is out into what the labels will say. `TooFewDisks` if that is everybody who has all
+    /// that was acknowledged: then it must not be said, because it would be all that tells who has it.
+    fn take_over_states(&self) -> Result<(), FleetError> {
+        let members = self.members.all();
+        let out = |state| {
+            let members = members.iter().filter(move |member| member.state == state);
+            members.fold(0, |bits, member| bits | bit(member.index))
+        };
+        let everybody = members.iter().fold(0, |bits, member| bits | bit(member.index));
         let mut state = self.state.lock();
+        let failed = out(MemberState::Failed);
+        let dropped = (out(MemberState::Missing) | state.returned) & !failed;
+        if failed | dropped == everybody {
+            return Err(FleetError::TooFewDisks { have: 0, need: 1 });
+        }
         let states = &mut state.common.states;
         if (states.failed, states.dropped) != (failed, dropped) {
             *states = MemberStates { sequence: states.sequence + 1, failed, dropped };
         }
+        Ok(())
+    }
+
+    fn is_returned(&self, disk: DiskIndex) -> bool {
+        self.state.lock().returned & bit(disk) != 0
     }
 
     /// Rewrites the labels of all active members, copy after copy; does not wait long for the slow
@@ -286,7 +309,7 @@ impl RecordMembers for PoolLabels {
         let least = self.members.len().saturating_sub(self.members.parity()).max(1);
         loop {
             let sequence = self.members.sequence();
-            self.take_over_states();
+            self.take_over_states()?;
             let written = self.write_round(self.members.parity() + 1);
             if self.members.sequence() != sequence {
                 continue;
@@ -302,6 +325,21 @@ impl RecordMembers for PoolLabels {
             }
             self.members.set_recorded(sequence);
             return Ok(());
+        }
+    }
+
+    fn whole(&self, disks: &[DiskIndex]) {
+        let whole = {
+            let mut state = self.state.lock();
+            let before = state.returned;
+            disks.iter().for_each(|&disk| state.returned &= !bit(disk));
+            before & !state.returned
+        };
+        // A change of the member table, so that it is recorded before the next acknowledgement.
+        for member in self.members.all() {
+            if whole & bit(member.index) != 0 && member.state == MemberState::Active {
+                self.members.set(member);
+            }
         }
     }
 }

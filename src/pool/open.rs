@@ -173,7 +173,7 @@ pub fn open(
     for index in 0..log.len() {
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
     }
-    let sound = log.is_sound(parts.members.parity());
+    let sound = log.is_sound(parts.members.parity(), &assembled.participants);
     let read_only = match (writes, sound) {
         (true, true) => ReadOnly::No,
         (true, false) => ReadOnly::LogLost,

@@ -388,12 +388,12 @@ fn scenario_3_a_root_counts_at_m_plus_1_and_never_overwrites_the_one_before() {
     assert_eq!(result, Err(FleetError::TooFewDisks { have: 1, need: 2 }));
     assert_eq!(checkpoint.effective(), Some((first.epoch, first.sequence)));
     // Every disk still has the effective root.
-    let found = read_roots(&bench.access, &assembled.members);
+    let found = read_roots(&bench.access, &assembled.members).found;
     assert!(found.iter().any(|found| found.root == second && found.disk == DiskIndex(0)));
     (1..4).for_each(|index| bench.disk(index).set_hang(false));
     bench.world.run_for(Duration::from_secs(5));
     let holders = |root: &Root| {
-        let found = read_roots(&bench.access, &assembled.members);
+        let found = read_roots(&bench.access, &assembled.members).found;
         found.iter().filter(|found| found.root == *root).count()
     };
     assert_eq!(holders(&first), 4, "[R9]");
@@ -401,7 +401,7 @@ fn scenario_3_a_root_counts_at_m_plus_1_and_never_overwrites_the_one_before() {
     let third = next_root(&assembled, &second);
     checkpoint.write_root(&third).expect("all disks answer");
     assert_eq!((holders(&first), holders(&second), holders(&third)), (4, 0, 4));
-    let found = read_roots(&bench.access, &assembled.members);
+    let found = read_roots(&bench.access, &assembled.members).found;
     assert_eq!(choose_root(&found), Ok(Some(&third)));
 }
 
@@ -418,7 +418,7 @@ fn r7_a_slot_with_an_unreaped_write_is_left_alone() {
     bench.disk(3).set_hang(false);
     bench.world.run_for(Duration::from_secs(5));
     // The late disk got the second root in one slot and, at most, the third in the other.
-    let found = read_roots(&bench.access, &assembled.members);
+    let found = read_roots(&bench.access, &assembled.members).found;
     let of_late: Vec<u64> = (found.iter())
         .filter(|found| found.disk == DiskIndex(3))
         .map(|found| found.root.sequence)

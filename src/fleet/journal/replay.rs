@@ -139,10 +139,14 @@ impl Replay {
         Err(FleetError::Damaged { what: "journal entry", lsn: link.lsn })
     }
 
-    /// Whether a read-write mount may build on it: nothing acknowledged is missing, and at most
-    /// `parity` rings were not read, so that no acknowledged tail can hide in those [R1].
-    pub fn is_sound(&self, parity: usize) -> bool {
-        self.gaps.is_empty() && self.unread.len() <= parity
+    /// Whether a read-write mount may build on it: nothing acknowledged is missing; at most `parity`
+    /// rings were not read, so that no acknowledged tail can hide in those; and one that was read is
+    /// of `participants`, the members that nobody went on without: where those are m or fewer, each of
+    /// them has every batch, and nobody else need have it [R1].
+    pub fn is_sound(&self, parity: usize, participants: &[DiskIndex]) -> bool {
+        self.gaps.is_empty()
+            && self.unread.len() <= parity
+            && participants.iter().any(|disk| !self.unread.contains(disk))
     }
 }
 
