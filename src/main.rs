@@ -1,3 +1,7 @@
 //! The `isotherm` command: parse, dispatch, exit code; no logic.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    isotherm::cli::main()
+}

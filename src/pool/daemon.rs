@@ -22,6 +22,7 @@ use crate::control::client::run_directory;
 use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server, running_pools};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::{Member, MemberState, Members, Report, Reports};
+use crate::frontend::memory::{Contents, MemoryFileSystem};
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, unmount};
 use crate::namespace::{Namespace, NamespaceError};
@@ -434,17 +435,20 @@ fn stop_on_signals(host: &Host, mountpoint: &Path) {
 }
 
 /// A mount point whose daemon has died answers nothing but errors: it is taken away.
-pub fn clear_dead_mount(mountpoint: &Path) {
+/// True if there was one, and it is gone.
+pub fn clear_dead_mount(mountpoint: &Path) -> bool {
     let is_ours = find_mount(mountpoint)
         .is_some_and(|mount| mount.kind == crate::frontend::session::MOUNT_TYPE);
     let is_dead = std::fs::metadata(mountpoint)
         .is_err_and(|error| error.raw_os_error() == Some(nix::errno::Errno::ENOTCONN as i32));
-    if is_ours && is_dead {
-        match unmount(mountpoint, true) {
-            Ok(()) => log::info!("{}: a dead mount was taken away", mountpoint.display()),
-            Err(error) => log::warn!("{}: a dead mount stays: {error}", mountpoint.display()),
-        }
+    if !(is_ours && is_dead) {
+        return false;
     }
+    match unmount(mountpoint, true) {
+        Ok(()) => log::info!("{}: a dead mount was taken away", mountpoint.display()),
+        Err(error) => log::warn!("{}: a dead mount stays: {error}", mountpoint.display()),
+    }
+    find_mount(mountpoint).is_none()
 }
 
 /// Step 1.
@@ -526,4 +530,49 @@ pub fn is_refusal(error: &DaemonError) -> bool {
             AssembleError::OpenElsewhere { .. } | AssembleError::SplitBrain { .. }
         ))
     )
+}
+
+/// What a mount does if nothing else is said.
+pub fn defaults(pool: Option<String>, devices: Vec<PathBuf>, mountpoint: PathBuf) -> DaemonOptions {
+    DaemonOptions {
+        pool,
+        devices,
+        mountpoint,
+        open: OpenOptions::default(),
+        mount: MountOptions::for_current_user("isotherm"),
+        members_wait: MEMBERS_WAIT,
+        on_event: None,
+    }
+}
+
+/// Where the daemon for this mount point writes its messages: beside the admin sockets.
+pub fn log_path(mountpoint: &Path) -> io::Result<PathBuf> {
+    let directory = run_directory();
+    std::fs::create_dir_all(&directory)?;
+    let name = mountpoint_of(mountpoint).display().to_string();
+    Ok(directory.join(format!("{}.log", name.trim_matches('/').replace('/', "-"))))
+}
+
+/// Takes a mount away; see [`crate::frontend::session::unmount`].
+pub fn unmount_at(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+    unmount(mountpoint, lazy)
+}
+
+/// The path as the kernel knows the mount point, without touching what is mounted on it.
+pub fn mountpoint_of(path: &Path) -> PathBuf {
+    crate::frontend::mounts::mountpoint_of(path)
+}
+
+/// Mounts and serves a file system that stores nothing: what FUSE alone costs, for benchmarks.
+pub fn run_null(host: &Host, mountpoint: &Path, ready: impl FnOnce()) -> Result<(), DaemonError> {
+    let owner = crate::namespace::Caller {
+        uid: nix::unistd::geteuid().as_raw(),
+        gid: nix::unistd::getegid().as_raw(),
+    };
+    let null = MemoryFileSystem::new(Contents::Discarded, host.clock(), owner);
+    let options = MountOptions::for_current_user("null");
+    let mount = Mount::new(Arc::new(null), mountpoint, &options)?;
+    stop_on_signals(host, mount.mountpoint());
+    ready();
+    mount.serve().map_err(|source| DaemonError::Io { what: "serving the mount", source })
 }

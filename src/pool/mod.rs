@@ -5,6 +5,7 @@ pub mod assemble;
 pub mod create;
 pub mod daemon;
 pub mod host;
+mod inspect;
 pub mod labels;
 pub mod open;
 mod root_keeper;
