@@ -62,6 +62,8 @@ pub const INDEX_CACHE_BYTES: u64 = 64 * MIB;
 pub const MEMTABLE_BYTES: u64 = 32 * MIB;
 /// Memtables alive at once: one active, two frozen.
 pub const MEMTABLES_MAX: u64 = 3;
+/// What flushing and compacting the index takes: a piece of each input, and the table being built.
+pub const INDEX_WORK_BYTES: u64 = 80 * MIB;
 /// All memory budgets together; a daemon under load stays below this plus code and stacks [R27].
 pub const MEMORY_BYTES_MAX: u64 = 1280 * MIB;
 
@@ -70,6 +72,7 @@ const _: () = assert!(
         + DIRTY_BYTES_MAX
         + READ_CACHE_BYTES
         + INDEX_CACHE_BYTES
+        + INDEX_WORK_BYTES
         + MEMTABLES_MAX * MEMTABLE_BYTES
         <= MEMORY_BYTES_MAX,
     "R27: the memory budgets must fit the promise"

@@ -12,11 +12,19 @@
 
 use super::IndexOptions;
 use super::tree::{Run, Table, Tree};
+use crate::base::limits::INDEX_WORK_BYTES;
 use crate::base::sync::Arc;
-use crate::format::table::LEVEL_MAX;
+use crate::format::table::{LEVEL_MAX, PART_BYTES_MAX, TABLE_BYTES_MAX};
 
 /// Runs merged at once, at most: each holds a piece in memory while it is read.
 const RUNS_MAX: usize = 8;
+
+const _: () = {
+    let pieces = (RUNS_MAX as u64 + 1) * PART_BYTES_MAX as u64;
+    // One table of the compactor and one of the flusher.
+    assert!(pieces + 2 * TABLE_BYTES_MAX as u64 <= INDEX_WORK_BYTES, "R27");
+};
+
 /// Deletes in a table that make it worth a compaction of its own, at least.
 const TOMBSTONES_MIN: u64 = 64;
 

@@ -101,5 +101,5 @@ fn i3_readers_are_never_disturbed() {
 #[test]
 #[cfg(feature = "shuttle")]
 fn i3_readers_are_never_disturbed() {
-    shuttle::check_random(|| everybody_at_once(40, 1), 50);
+    shuttle::check_random(|| everybody_at_once(40, 1), 500);
 }
