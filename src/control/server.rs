@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::status::PoolStatus;
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Event, Wait};
+use crate::base::{Clock, Event, Wait};
 
 /// What the server asks of the pool it speaks for.
 pub trait Controlled: Send + Sync {
@@ -36,11 +37,15 @@ struct Shared {
     /// How the pool was closed, once it is.
     closed: Mutex<Option<String>>,
     closing: Event,
+    /// Clients that wait for the end and have not been told yet.
+    waiting: AtomicUsize,
+    told: Event,
 }
 
 /// A listening admin socket.
 pub struct Server {
     shared: Arc<Shared>,
+    clock: Arc<dyn Clock>,
     path: PathBuf,
 }
 
@@ -53,6 +58,7 @@ impl Server {
         path: &Path,
         pool: Arc<dyn Controlled>,
         wait: Arc<dyn Wait>,
+        clock: Arc<dyn Clock>,
         spawn: Spawn,
     ) -> io::Result<Server> {
         if let Some(parent) = path.parent() {
@@ -64,7 +70,14 @@ impl Server {
         }
         let listener = UnixListener::bind(path)?;
         let closed = Mutex::new(None);
-        let shared = Arc::new(Shared { pool, wait, closed, closing: Event::new() });
+        let shared = Arc::new(Shared {
+            pool,
+            wait,
+            closed,
+            closing: Event::new(),
+            waiting: AtomicUsize::new(0),
+            told: Event::new(),
+        });
         let (for_clients, spawn_client) = (shared.clone(), spawn.clone());
         spawn(
             "control",
@@ -76,7 +89,7 @@ impl Server {
                 }
             }),
         );
-        Ok(Server { shared, path: path.to_path_buf() })
+        Ok(Server { shared, clock, path: path.to_path_buf() })
     }
 
     /// The pool is closed: everybody who waited is told how, and the socket goes.
@@ -84,10 +97,16 @@ impl Server {
         *self.shared.closed.lock() = Some(how.to_string());
         self.shared.closing.notify();
         let _ = std::fs::remove_file(&self.path);
+        // The process ends after this: whoever waited is told first.
+        let until = self.clock.now() + CLIENT_TIMEOUT;
+        self.shared.wait.until(&self.shared.told, Some(until), &mut || {
+            self.shared.waiting.load(Ordering::SeqCst) == 0
+        });
     }
 }
 
 fn serve(shared: &Shared, stream: UnixStream) {
+    let mut waits = false;
     let answer = (|| -> io::Result<()> {
         stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
         stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
@@ -101,6 +120,8 @@ fn serve(shared: &Shared, stream: UnixStream) {
                 Err(error) => format!("error: {error}"),
             },
             "wait" => {
+                waits = true;
+                shared.waiting.fetch_add(1, Ordering::SeqCst);
                 let is_closed = || shared.closed.lock().is_some();
                 shared.wait.until(&shared.closing, None, &mut || is_closed());
                 shared.closed.lock().clone().unwrap_or_default()
@@ -110,6 +131,10 @@ fn serve(shared: &Shared, stream: UnixStream) {
         (&stream).write_all(answer.as_bytes())?;
         (&stream).write_all(b"\n")
     })();
+    if waits {
+        shared.waiting.fetch_sub(1, Ordering::SeqCst);
+        shared.told.notify();
+    }
     if let Err(error) = answer {
         log::debug!("an admin client went away: {error}");
     }

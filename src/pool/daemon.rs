@@ -403,6 +403,7 @@ fn start_control(
         &run_directory().join(format!("{}.sock", pool.uuid())),
         Arc::new(face),
         host.wait(),
+        host.clock(),
         Arc::new(move |name, body| threads.spawn(name, body)),
     )
     .map_err(|source| DaemonError::Io { what: "opening the admin socket", source })

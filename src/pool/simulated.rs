@@ -13,7 +13,7 @@ use crate::base::{Clock, MIB, Task, Wait};
 use crate::fleet::Access;
 use crate::fleet::disk::probe::{DriveKey, Probe};
 use crate::fleet::disk::sim::{Image, SimDisk, SimParameters};
-use crate::fleet::disk::{BufferPool, Disk, DiskHandle};
+use crate::fleet::disk::{BufferPool, DiskHandle};
 use crate::format::Redundancy;
 
 /// Tasks of a simulated machine are stepped inside its waits.
