@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::clock::{Clock, Ticks, WallTime};
 use super::random::Random;
-use super::sync::{Arc, Mutex};
+use super::sync::{Arc, Mutex, assert_no_lock_held};
 use super::task::{Pace, Task};
 use super::wait::{Event, Wait};
 
@@ -242,6 +242,7 @@ impl Wait for World {
         deadline: Option<Ticks>,
         ready: &mut dyn FnMut() -> bool,
     ) -> bool {
+        assert_no_lock_held();
         loop {
             if ready() {
                 return true;

@@ -3,6 +3,8 @@
 //! No other file may name `std::sync`'s locks or atomics (tidy checks). A poisoned lock is not a
 //! state we live in: a panic ends the process (`panic = "abort"`), so `lock()` returns the guard.
 
+use std::ops::{Deref, DerefMut};
+
 #[cfg(feature = "shuttle")]
 use shuttle::sync as imp;
 #[cfg(not(feature = "shuttle"))]
@@ -12,12 +14,56 @@ pub use imp::atomic;
 pub use imp::{Arc, Weak};
 pub use std::sync::OnceLock;
 
+#[cfg(debug_assertions)]
+thread_local! {
+    static HELD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts the guards that the current thread holds; free in release builds.
+#[derive(Debug)]
+struct Held;
+
+impl Held {
+    fn new() -> Held {
+        #[cfg(debug_assertions)]
+        HELD.with(|held| held.set(held.get() + 1));
+        Held
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        #[cfg(debug_assertions)]
+        HELD.with(|held| held.set(held.get() - 1));
+    }
+}
+
+/// [R23] Panics, in builds with debug assertions, if the current thread holds a lock: it is about to wait.
+pub fn assert_no_lock_held() {
+    #[cfg(debug_assertions)]
+    HELD.with(|held| assert_eq!(held.get(), 0, "R23: a lock is held while waiting"));
+}
+
 /// A mutual-exclusion lock whose `lock` cannot fail.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(imp::Mutex<T>);
 
 /// Held while a `Mutex` is locked.
-pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
+#[derive(Debug)]
+pub struct MutexGuard<'a, T>(imp::MutexGuard<'a, T>, Held);
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
 
 impl<T> Mutex<T> {
     /// A new, unlocked lock.
@@ -27,7 +73,8 @@ impl<T> Mutex<T> {
 
     /// Locks; [R23] never held across a wait for a disk.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().expect("a panic ends the process, so no lock is ever poisoned")
+        let guard = self.0.lock().expect("a panic ends the process, so no lock is ever poisoned");
+        MutexGuard(guard, Held::new())
     }
 
     /// The value, through exclusive access: no locking needed.
@@ -46,9 +93,32 @@ impl<T> Mutex<T> {
 pub struct RwLock<T>(imp::RwLock<T>);
 
 /// Held while an `RwLock` is read.
-pub type RwLockReadGuard<'a, T> = imp::RwLockReadGuard<'a, T>;
+#[derive(Debug)]
+pub struct RwLockReadGuard<'a, T>(imp::RwLockReadGuard<'a, T>, #[allow(dead_code)] Held);
+
+impl<T> Deref for RwLockReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 /// Held while an `RwLock` is written.
-pub type RwLockWriteGuard<'a, T> = imp::RwLockWriteGuard<'a, T>;
+#[derive(Debug)]
+pub struct RwLockWriteGuard<'a, T>(imp::RwLockWriteGuard<'a, T>, #[allow(dead_code)] Held);
+
+impl<T> Deref for RwLockWriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for RwLockWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
 
 impl<T> RwLock<T> {
     /// A new, unlocked lock.
@@ -58,12 +128,14 @@ impl<T> RwLock<T> {
 
     /// Locks for reading.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.0.read().expect("a panic ends the process, so no lock is ever poisoned")
+        let guard = self.0.read().expect("a panic ends the process, so no lock is ever poisoned");
+        RwLockReadGuard(guard, Held::new())
     }
 
     /// Locks for writing.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.0.write().expect("a panic ends the process, so no lock is ever poisoned")
+        let guard = self.0.write().expect("a panic ends the process, so no lock is ever poisoned");
+        RwLockWriteGuard(guard, Held::new())
     }
 }
 
@@ -84,7 +156,9 @@ impl Condvar {
 
     /// Parks until notified.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).expect("a panic ends the process, so no lock is ever poisoned")
+        let MutexGuard(guard, held) = guard;
+        let guard = self.0.wait(guard);
+        MutexGuard(guard.expect("a panic ends the process, so no lock is ever poisoned"), held)
     }
 
     /// Parks until notified or `timeout` has passed.
@@ -93,9 +167,9 @@ impl Condvar {
         guard: MutexGuard<'a, T>,
         timeout: std::time::Duration,
     ) -> MutexGuard<'a, T> {
-        self.0
-            .wait_timeout(guard, timeout)
-            .expect("a panic ends the process, so no lock is ever poisoned")
-            .0
+        let MutexGuard(guard, held) = guard;
+        let result = self.0.wait_timeout(guard, timeout);
+        let (guard, _) = result.expect("a panic ends the process, so no lock is ever poisoned");
+        MutexGuard(guard, held)
     }
 }

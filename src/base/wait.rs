@@ -9,7 +9,7 @@
 
 use super::clock::{Clock, Ticks};
 use super::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use super::sync::{Arc, Condvar, Mutex};
+use super::sync::{Arc, Condvar, Mutex, assert_no_lock_held};
 
 /// Something that happens again and again, and can be waited for.
 #[derive(Debug, Default)]
@@ -72,6 +72,7 @@ impl Wait for ParkingWait {
         deadline: Option<Ticks>,
         ready: &mut dyn FnMut() -> bool,
     ) -> bool {
+        assert_no_lock_held();
         loop {
             // The generation is read before the condition: a notify between the two is not lost.
             let seen = event.generation();
