@@ -245,7 +245,7 @@ fn first_root(
         replay_lsn: Lsn(0),
         replay_crc: 0,
         object_counter: 0,
-        ino_lease: Ino(0),
+        ino_lease: Ino(Ino::ROOT.0 + 1),
         name_hash_key: [random.next_u64(), random.next_u64()],
         inodes: 0,
         user_bytes: 0,
