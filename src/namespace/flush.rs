@@ -113,6 +113,10 @@ impl Core {
             for inode in &flush.inodes {
                 state.end_flush(inode.ino, now);
             }
+            // The reaper passed over deleted inodes that were being flushed.
+            if flush.inodes.iter().any(|inode| state.reap.contains(&inode.ino)) {
+                self.reap_event.notify();
+            }
         }
         self.flushed.notify();
         let named: Vec<_> = written
