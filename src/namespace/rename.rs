@@ -58,11 +58,17 @@ impl Tx<'_> {
         if mode == RenameMode::NoReplace && target.is_some() {
             return Err(NamespaceError::Exists.into());
         }
+        if mode == RenameMode::Exchange && target.is_none() {
+            return Err(NamespaceError::NotFound.into());
+        }
         if moved.kind == FileKind::Directory {
             self.check_no_loop(moved.ino, to.parent)?;
         }
         if mode == RenameMode::Exchange {
             let target = target.ok_or(NamespaceError::NotFound)?;
+            if target.ino == moved.ino {
+                return Ok(None);
+            }
             if target.kind == FileKind::Directory {
                 self.check_no_loop(target.ino, from.parent)?;
             }

@@ -214,10 +214,9 @@ impl Core {
             }
             let zeroes =
                 matches!(what, Allocate::PunchHole | Allocate::Zero | Allocate::ZeroKeepSize);
+            // Both, whatever changed: as on ext4 and tmpfs.
+            record.mtime = tx.now();
             record.ctime = tx.now();
-            if zeroes || record.size != size {
-                record.mtime = tx.now();
-            }
             let hole = if zeroes { offset..end.min(size).max(offset) } else { 0..0 };
             tx.change_content(ino, record, |overlay, after| {
                 if hole.is_empty() {
