@@ -522,7 +522,7 @@ impl Tree {
     }
 
     /// Whether directory `ino` is `above` or lies somewhere below it.
-    fn is_within(&self, mut ino: Ino, above: Ino) -> bool {
+    pub fn is_within(&self, mut ino: Ino, above: Ino) -> bool {
         while ino != above && ino != Ino::ROOT {
             let Some(&parent) = self.parents.get(&ino) else { return false };
             ino = parent;
