@@ -12,12 +12,16 @@ mod crash;
 mod file_system;
 #[path = "engine/harness.rs"]
 mod harness;
+#[path = "engine/machine.rs"]
+mod machine;
 #[path = "engine/ops.rs"]
 mod ops;
 #[path = "engine/real_directory.rs"]
 mod real_directory;
 #[path = "engine/runs.rs"]
 mod runs;
+#[path = "engine/shelf.rs"]
+mod shelf;
 #[path = "engine/stand_in.rs"]
 mod stand_in;
 #[path = "engine/target.rs"]

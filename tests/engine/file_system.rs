@@ -13,24 +13,37 @@ use isotherm::namespace::{
     SetTime, XattrMode,
 };
 
+use super::shelf::Mishap;
 use super::target::{Abilities, Failure, Reply, Target};
 
 const ROOT: Caller = Caller { uid: 0, gid: 0 };
 const USER: Caller = Caller { uid: 1000, gid: 1000 };
 
+/// What stands behind a file system.
+pub trait Ground {
+    /// Every time written from now on is this one.
+    fn set_now(&mut self, now: WallTime);
+    /// Lets time pass.
+    fn pass(&mut self, ms: u64);
+    /// Something happens to a disk.
+    fn befall(&mut self, disk: u32, mishap: Mishap);
+    /// Panics if the state in memory contradicts itself.
+    fn check_invariants(&self);
+}
+
 /// See the head of this file.
-pub struct FileSystemTarget {
+pub struct FileSystemTarget<G> {
     pub fs: Arc<dyn FileSystem>,
-    set_now: Box<dyn FnMut(WallTime)>,
+    pub ground: G,
     /// Inodes with one reference each.
     held: BTreeSet<Ino>,
     open: Vec<Option<(Ino, Handle, Kind)>>,
 }
 
-impl FileSystemTarget {
-    /// A target whose clock is set by `set_now`.
-    pub fn new(fs: Arc<dyn FileSystem>, set_now: Box<dyn FnMut(WallTime)>) -> FileSystemTarget {
-        FileSystemTarget { fs, set_now, held: BTreeSet::new(), open: Vec::new() }
+impl<G: Ground> FileSystemTarget<G> {
+    /// A target on this ground.
+    pub fn new(fs: Arc<dyn FileSystem>, ground: G) -> FileSystemTarget<G> {
+        FileSystemTarget { fs, ground, held: BTreeSet::new(), open: Vec::new() }
     }
 
     /// The reference that came with `attr`: kept if it is the first.
@@ -73,7 +86,7 @@ impl FileSystemTarget {
     }
 }
 
-impl Subject for FileSystemTarget {
+impl<G: Ground> Subject for FileSystemTarget<G> {
     fn list(&mut self, dir: Ino) -> Result<Vec<(Name, Ino, Kind)>, String> {
         let handle = self.fs.opendir(dir).map_err(|error| error.to_string())?;
         let mut found: Vec<(DirEntry, Attr)> = Vec::new();
@@ -129,13 +142,19 @@ impl Subject for FileSystemTarget {
     }
 }
 
-impl Target for FileSystemTarget {
+impl<G: Ground> Target for FileSystemTarget<G> {
     fn set_now(&mut self, now: WallTime) {
-        (self.set_now)(now);
+        self.ground.set_now(now);
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { xattrs: true, callers: true, zero_range: true, quiet: false }
+        Abilities {
+            xattrs: true,
+            callers: true,
+            zero_range: true,
+            names_access: false,
+            quiet: false,
+        }
     }
 
     fn make(&mut self, dir: Ino, name: &[u8], new: &New, caller: model::Caller) -> Reply<Ino> {
@@ -321,7 +340,18 @@ impl Target for FileSystemTarget {
         }
     }
 
-    fn pass(&mut self, _ms: u64) {}
+    fn pass(&mut self, ms: u64) {
+        self.ground.pass(ms);
+    }
+
+    fn befall(&mut self, disk: u32, mishap: Mishap) {
+        self.ground.befall(disk, mishap);
+    }
+
+    fn inodes(&mut self) -> Option<u64> {
+        self.ground.check_invariants();
+        self.fs.statfs().ok().map(|numbers| numbers.inodes)
+    }
 }
 
 fn kind_of(kind: FileKind) -> Kind {

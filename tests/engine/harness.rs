@@ -6,11 +6,11 @@ use std::fmt::Debug;
 
 use isotherm::base::{Ino, MIB, WallTime};
 use isotherm::model::{
-    Body, Caller, Dump, Floor, Kind, Name, New, Outcome, Pool, Rename, SetAttr, Tree,
+    Body, Caller, Dump, Floor, Kind, Name, New, Outcome, Pool, Refusal, Rename, SetAttr, Tree,
 };
 
 use super::ops::{At, Op, Pick, Set, bytes, name, xattr_name};
-use super::target::{Failure, Reply, Target};
+use super::target::{Abilities, Failure, Reply, Target};
 
 /// What goes wrong, in words.
 pub type Finding = String;
@@ -97,7 +97,18 @@ impl<T: Target> Harness<T> {
         for (index, op) in ops.iter().enumerate() {
             self.apply(op).map_err(|why| format!("operation {index}, {op:?}:\n{why}"))?;
         }
-        self.compare().map_err(|why| format!("after all operations:\n{why}"))
+        self.finish().map_err(|why| format!("after all operations:\n{why}"))
+    }
+
+    /// The last comparison: when the background has come to rest, no deleted inode is left.
+    pub fn finish(&mut self) -> Result<(), Finding> {
+        self.compare()?;
+        self.target.pass(20_000);
+        let (found, expected) = (self.target.inodes(), self.pool.tree().inodes().count() as u64);
+        if found.is_some_and(|found| found != expected) {
+            return Err(format!("{found:?} inodes are said to be in use, not {expected}"));
+        }
+        self.compare()
     }
 
     /// Compares the whole tree, by two walks.
@@ -105,11 +116,8 @@ impl<T: Target> Harness<T> {
         self.tick();
         let dump = Dump::take(&mut self.target)?;
         self.pool.check_now(&dump, &self.known)?;
-        if !self.target.abilities().quiet {
-            for theirs in &dump.accessed {
-                self.pool.accessed(self.known[theirs], self.now());
-            }
-        }
+        let (now, pool) = (self.now(), &mut self.pool);
+        note_accesses(pool, &dump, &self.known, self.target.abilities(), now);
         Ok(())
     }
 
@@ -147,6 +155,10 @@ impl<T: Target> Harness<T> {
                 },
                 |_, _| Ok(()),
             ),
+            Op::Befall { disk, mishap } => {
+                self.target.befall(disk, mishap);
+                Ok(())
+            }
             Op::Compare => self.compare(),
             Op::Replace { entry, length, fill, fsync } => self.replace(entry, length, fill, fsync),
             _ => self.apply_content(op),
@@ -274,9 +286,19 @@ impl<T: Target> Harness<T> {
         let (from_dir, from_name, ino) = from;
         let (t_from, t_dir) = (self.theirs[&from_dir], self.theirs[&dir]);
         let over = self.pool.tree().lookup(dir, at).unwrap_or(dir);
+        let over_above = self.pool.tree().is_within(from_dir, over);
         self.step(
             &[from_dir, dir, ino, over],
-            |target, _| target.rename((t_from, &from_name), (t_dir, at), mode),
+            |target, _| {
+                let answer = target.rename((t_from, &from_name), (t_dir, at), mode);
+                // A file over a directory above it: Linux itself refuses, before anybody is asked.
+                match answer {
+                    Err(Failure::Refused(Refusal::IsDirectory)) if over_above => {
+                        Err(Failure::Refused(Refusal::NotEmpty))
+                    }
+                    answer => answer,
+                }
+            },
             |pool, now| pool.run(|tree| tree.rename((from_dir, &from_name), (dir, at), mode, now)),
         )
     }
@@ -493,11 +515,14 @@ impl<T: Target> Harness<T> {
     fn readlink(&mut self, inode: Pick) -> Result<(), Finding> {
         let Some(ino) = self.pick_inode(inode, |kind| kind == Kind::Symlink) else { return Ok(()) };
         let theirs = self.theirs[&ino];
+        let counts = self.target.abilities().names_access;
         self.step_answer(
             &[ino],
             |target, _| target.readlink(theirs),
             |pool, now| {
-                pool.accessed(ino, now);
+                if counts {
+                    pool.accessed(ino, now);
+                }
                 Ok(pool.tree().body(ino)?.target.clone())
             },
         )
@@ -507,6 +532,7 @@ impl<T: Target> Harness<T> {
         let dir = self.pick_dir(dir);
         let theirs = self.theirs[&dir];
         let known = self.known.clone();
+        let counts = self.target.abilities().names_access;
         self.step_answer(
             &[dir],
             |target, _| {
@@ -519,7 +545,9 @@ impl<T: Target> Harness<T> {
                 Ok(names)
             },
             |pool, now| {
-                pool.accessed(dir, now);
+                if counts {
+                    pool.accessed(dir, now);
+                }
                 let tree = pool.tree();
                 let names = tree.list(dir)?.iter();
                 names
@@ -648,4 +676,20 @@ impl<T: Target> Harness<T> {
 
 fn is_device(kind: Kind) -> bool {
     matches!(kind, Kind::BlockDevice | Kind::CharDevice)
+}
+
+/// The walk that made `dump` may have moved access times.
+pub fn note_accesses(
+    pool: &mut Pool,
+    dump: &Dump,
+    known: &BTreeMap<Ino, Ino>,
+    abilities: Abilities,
+    now: WallTime,
+) {
+    for theirs in &dump.accessed {
+        let file = dump.bodies[theirs].0.kind == Kind::File;
+        if !abilities.quiet && (file || abilities.names_access) {
+            pool.accessed(known[theirs], now);
+        }
+    }
 }

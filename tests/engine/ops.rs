@@ -4,6 +4,8 @@
 use isotherm::base::{KIB, MIB, Random, WallTime};
 use isotherm::model::{Kind, Rename, Reserve, XattrMode};
 
+use super::shelf::Mishap;
+
 /// An index modulo what exists.
 pub type Pick = u32;
 
@@ -136,6 +138,11 @@ pub enum Op {
         inode: Pick,
     },
     Sync,
+    /// Something happens to a disk.
+    Befall {
+        disk: Pick,
+        mishap: Mishap,
+    },
     /// Lets simulated time pass, and with it background work.
     Pass {
         ms: u64,
@@ -155,15 +162,27 @@ pub struct Mix {
     pub sync_one_in: u64,
     /// Sizes up to this by truncate (holes cost nothing).
     pub size_max: u64,
+    /// One in so many operations is a mishap of a disk; 0: none.
+    pub mishap_one_in: u64,
 }
 
 impl Mix {
     /// Small trees, small files: many runs a second.
-    pub const SMALL: Mix =
-        Mix { write_bytes_max: 200 * KIB, large_one_in: 0, sync_one_in: 12, size_max: 4 * MIB };
+    pub const SMALL: Mix = Mix {
+        write_bytes_max: 200 * KIB,
+        large_one_in: 0,
+        sync_one_in: 12,
+        size_max: 4 * MIB,
+        mishap_one_in: 0,
+    };
     /// Also files beyond three objects.
-    pub const LARGE: Mix =
-        Mix { write_bytes_max: 3 * MIB, large_one_in: 12, sync_one_in: 20, size_max: 1 << 40 };
+    pub const LARGE: Mix = Mix {
+        write_bytes_max: 3 * MIB,
+        large_one_in: 12,
+        sync_one_in: 20,
+        size_max: 1 << 40,
+        mishap_one_in: 0,
+    };
 }
 
 /// A list of operations.
@@ -186,6 +205,9 @@ fn pick(random: &mut Random) -> Pick {
 }
 
 fn operation(random: &mut Random, mix: Mix) -> Op {
+    if mix.mishap_one_in > 0 && random.one_in(mix.mishap_one_in) {
+        return Op::Befall { disk: pick(random), mishap: mishap(random) };
+    }
     if random.one_in(mix.sync_one_in) {
         return if random.one_in(5) { Op::Sync } else { Op::Fsync { inode: pick(random) } };
     }
@@ -285,6 +307,20 @@ fn write(random: &mut Random, mix: Mix) -> Op {
         length: if large { 8 * MIB + random.below(20 * MIB) } else { length(random, mix) },
         fill: random.next_u64(),
         kill: random.one_in(4),
+    }
+}
+
+fn mishap(random: &mut Random) -> Mishap {
+    match random.below(12) {
+        0 => Mishap::Slow(2 + random.below(30) as u32),
+        1 => Mishap::Hang,
+        2 => Mishap::HangFlush,
+        3 => Mishap::Detach,
+        4 => Mishap::LoseWrites(1 + random.below(20) as u32),
+        5 => Mishap::Misdirect(random.below(2000) as i32 - 1000),
+        6 => Mishap::Rot(1 + random.below(5000) as u32),
+        7 => Mishap::BadRange(random.below(64) as u32),
+        _ => Mishap::Heal,
     }
 }
 

@@ -173,7 +173,13 @@ impl Target for RealDirectory {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { xattrs: false, callers: false, zero_range: false, quiet: true }
+        Abilities {
+            xattrs: false,
+            callers: false,
+            zero_range: false,
+            names_access: true,
+            quiet: true,
+        }
     }
 
     fn make(&mut self, dir: Ino, name: &[u8], new: &New, caller: Caller) -> Reply<Ino> {

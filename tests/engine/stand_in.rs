@@ -145,7 +145,7 @@ impl Target for StandIn {
         self.now = now;
     }
     fn abilities(&self) -> Abilities {
-        Abilities { xattrs: true, callers: true, zero_range: true, quiet: true }
+        Abilities { xattrs: true, callers: true, zero_range: true, names_access: true, quiet: true }
     }
     fn make(&mut self, dir: Ino, name: &[u8], new: &New, caller: Caller) -> Reply<Ino> {
         self.run(|tree, now| tree.make(dir, name, new.clone(), caller, now))

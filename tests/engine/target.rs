@@ -5,6 +5,8 @@ use isotherm::model::{
     Caller, Kind, Name, New, Refusal, Rename, Reserve, SetAttr, Subject, XattrMode,
 };
 
+use super::shelf::Mishap;
+
 /// Why an operation was not carried out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Failure {
@@ -49,6 +51,12 @@ pub trait Target: Subject {
     fn forget(&mut self, ino: Ino);
     /// Lets time pass.
     fn pass(&mut self, ms: u64);
+    /// Something happens to one of its disks; nothing if it has none.
+    fn befall(&mut self, _disk: u32, _mishap: Mishap) {}
+    /// Inodes in use, if it can tell. The place to look whether its state makes sense.
+    fn inodes(&mut self) -> Option<u64> {
+        None
+    }
 }
 
 /// What a target can do.
@@ -60,6 +68,8 @@ pub struct Abilities {
     pub callers: bool,
     /// fallocate that zeroes.
     pub zero_range: bool,
+    /// Listing a directory and reading a symlink count as access.
+    pub names_access: bool,
     /// Looking ([`Subject`]) leaves access times alone.
     pub quiet: bool,
 }

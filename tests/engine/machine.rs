@@ -1,0 +1,215 @@
+//! The engine on a shelf of simulated disks: everything from `pool::open` down, in one thread, from one
+//! seed. Memory limits are small, so that pressure, tables and compaction come early.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use isotherm::base::simulation::World;
+use isotherm::base::sync::Arc;
+use isotherm::base::sync::atomic::{AtomicBool, Ordering};
+use isotherm::base::{Event, Ino, KIB, MIB, Pace, Random, Task, WallTime};
+use isotherm::fleet::Access;
+use isotherm::fleet::disk::probe::{DriveKey, Probe};
+use isotherm::fleet::disk::{BufferPool, DiskHandle};
+use isotherm::namespace::{Caller, Options, SetAttr};
+use isotherm::pool::assemble::Candidate;
+use isotherm::pool::create::{CreateOptions, NewDisk, create};
+use isotherm::pool::labels::read_labels;
+use isotherm::pool::open::{Machine as Rooms, OpenOptions, OpenPool, ReadOnly, TaskHost, open};
+
+use super::crash::{How, Machine};
+use super::file_system::{FileSystemTarget, Ground};
+use super::harness::Finding;
+use super::shelf::{Mishap, SetClock, Shape, Shelf, ShelfSnapshot};
+
+/// Bytes for I/O buffers: enough for a few objects at once, so that they run short.
+const BUFFER_BYTES: u64 = 96 * MIB;
+
+std::thread_local! {
+    /// What pools made in this thread are like.
+    pub static SHAPE: std::cell::Cell<Shape> = const { std::cell::Cell::new(Shape::WIDE) };
+}
+
+/// A pool on a shelf.
+pub struct SimPool {
+    pub shelf: Shelf,
+    pub clock: Arc<SetClock>,
+    pub pool: Option<OpenPool>,
+}
+
+/// The engine as a target.
+pub type Engine = FileSystemTarget<SimPool>;
+
+/// Tasks run inside the waits of the world.
+struct WorldTasks {
+    world: Arc<World>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// A task that ends when all are stopped.
+struct Stoppable {
+    task: Box<dyn Task>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Task for Stoppable {
+    fn name(&self) -> &'static str {
+        self.task.name()
+    }
+    fn event(&self) -> Arc<Event> {
+        self.task.event()
+    }
+    fn step(&mut self) -> Pace {
+        if self.stopped.load(Ordering::SeqCst) { Pace::Done } else { self.task.step() }
+    }
+}
+
+impl TaskHost for WorldTasks {
+    fn run(&self, task: Box<dyn Task>) {
+        self.world.add_task(Box::new(Stoppable { task, stopped: self.stopped.clone() }));
+    }
+    fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+}
+
+impl SimPool {
+    fn rooms(shelf: &Shelf, clock: &Arc<SetClock>) -> (Rooms, Access) {
+        let wait = shelf.world.clone();
+        let tasks = WorldTasks { world: shelf.world.clone(), stopped: Arc::default() };
+        let rooms = Rooms {
+            clock: clock.clone(),
+            wait: wait.clone(),
+            tasks: Arc::new(tasks),
+            random: shelf.world.fork_random(),
+        };
+        let buffers = BufferPool::new(BUFFER_BYTES, wait.clone());
+        (rooms, Access { clock: clock.clone(), wait, buffers })
+    }
+
+    /// Makes a pool of a new shelf; not open.
+    pub fn make(seed: u64, shape: Shape) -> Result<Shelf, Finding> {
+        let shelf = Shelf::new(seed, shape);
+        let clock = SetClock::new(&shelf.world);
+        let (_, access) = SimPool::rooms(&shelf, &clock);
+        let disks: Vec<NewDisk> = shelf
+            .disks()
+            .map(|(at, disk)| {
+                let disk: DiskHandle = disk.clone();
+                let identity = disk.identity().clone();
+                let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
+                let (signatures, uses) = (Vec::new(), Vec::new());
+                let probe = Probe { identity, drives, read_only: false, signatures, uses };
+                NewDisk { disk, probe }
+            })
+            .collect();
+        let options = CreateOptions {
+            name: "pool".to_string(),
+            redundancy: shape.redundancy,
+            enclosure_cap: 0,
+            machine_id: [7; 16],
+            now_seconds: 1_690_000_000,
+            force: false,
+        };
+        create(&access, &options, &disks, &mut Random::new(seed ^ 1))
+            .map_err(|error| format!("create: {error}"))?;
+        Ok(shelf)
+    }
+
+    /// Opens the pool on a shelf, as `isotherm mount` would.
+    pub fn open(shelf: Shelf) -> Result<Engine, Finding> {
+        let clock = SetClock::new(&shelf.world);
+        let (rooms, access) = SimPool::rooms(&shelf, &clock);
+        let mut ground = SimPool { shelf, clock, pool: None };
+        let disks: Vec<(usize, DiskHandle)> =
+            ground.shelf.disks().map(|(at, disk)| (at, disk.clone() as DiskHandle)).collect();
+        let handles: Vec<DiskHandle> = disks.iter().map(|(_, disk)| disk.clone()).collect();
+        let labels = read_labels(&access, &handles);
+        let candidates = disks
+            .into_iter()
+            .zip(labels)
+            .filter_map(|((at, disk), label)| {
+                let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
+                Some(Candidate { disk, drives, label: label.ok()? })
+            })
+            .collect();
+        let mut options = OpenOptions { buffer_bytes: BUFFER_BYTES, ..OpenOptions::default() };
+        options.assemble.machine_id = [7; 16];
+        options.namespace =
+            Options { cache_bytes: 4 * MIB, dirty_bytes_max: 24 * MIB, ..options.namespace };
+        options.index.memtable_bytes = 64 * KIB;
+        options.index.table_bytes = 64 * KIB as u32;
+        options.index.block_bytes = 4 * KIB as u32;
+        options.index.level_bytes = 256 * KIB;
+        options.index.cache_bytes = MIB;
+        let pool = open(rooms, candidates, options).map_err(|error| format!("open: {error}"))?;
+        if pool.read_only != ReadOnly::No {
+            return Err(format!("opened read-only: {:?}", pool.read_only));
+        }
+        let namespace = pool.namespace.clone();
+        ground.pool = Some(pool);
+        Ok(FileSystemTarget::new(Arc::new(namespace), ground))
+    }
+
+    /// Closes the pool; the shelf stays.
+    pub fn close(mut self) -> Result<ShelfSnapshot, Finding> {
+        let pool = self.pool.take().expect("it is open");
+        pool.close().map_err(|error| format!("close: {error}"))?;
+        Ok(self.shelf.snapshot())
+    }
+}
+
+impl Drop for SimPool {
+    fn drop(&mut self) {
+        // Tasks and timed events hold the world that holds them.
+        self.shelf.world.clear();
+    }
+}
+
+impl Ground for SimPool {
+    fn set_now(&mut self, now: WallTime) {
+        self.clock.set(now);
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.shelf.world.run_for(Duration::from_millis(ms));
+    }
+
+    fn befall(&mut self, disk: u32, mishap: Mishap) {
+        self.shelf.befall(disk, mishap);
+    }
+
+    fn check_invariants(&self) {
+        self.pool.as_ref().expect("it is open").namespace.check_invariants();
+    }
+}
+
+impl Machine for Engine {
+    type Snapshot = ShelfSnapshot;
+
+    fn create(seed: u64) -> Result<Engine, Finding> {
+        let engine = SimPool::open(SimPool::make(seed, SHAPE.get())?)?;
+        // The root directory is made by create: give it attributes that the model knows.
+        let mode = SetAttr { mode: Some(0o755), ..SetAttr::default() };
+        let attributes = engine.fs.setattr(Ino::ROOT, None, &mode, Caller::default());
+        attributes.map_err(|error| format!("chmod of the root: {error}"))?;
+        engine.fs.sync().map_err(|error| format!("first sync: {error}"))?;
+        Ok(engine)
+    }
+
+    fn snapshot_in(&mut self, micros: u64) {
+        self.ground.shelf.snapshot_in(micros);
+    }
+
+    fn taken(&mut self) -> Vec<ShelfSnapshot> {
+        self.ground.shelf.taken()
+    }
+
+    fn recover(snapshot: &ShelfSnapshot, how: How) -> Result<Engine, Finding> {
+        let shelf = Shelf::recover(snapshot, how);
+        if let Some(micros) = how.snapshot_in {
+            shelf.snapshot_in(micros);
+        }
+        SimPool::open(shelf)
+    }
+}

@@ -1,0 +1,291 @@
+//! A shelf of simulated disks in one world, with a pool on it; its faults; and what a crash leaves of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use isotherm::base::simulation::World;
+use isotherm::base::sync::{Arc, Mutex};
+use isotherm::base::{Clock, MIB, Random, Ticks, WallTime};
+use isotherm::fleet::disk::sim::{Image, SimDisk, SimParameters, Snapshot};
+use isotherm::format::Redundancy;
+
+use super::crash::How;
+
+/// What the disks of a pool are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Their sizes in MiB.
+    pub disks_mib: &'static [u64],
+    /// Default redundancy of the pool.
+    pub redundancy: Redundancy,
+}
+
+impl Shape {
+    /// 6+2 on eight unequal disks.
+    pub const WIDE: Shape = Shape {
+        disks_mib: &[512, 768, 512, 1024, 640, 512, 896, 512],
+        redundancy: Redundancy::Erasure { data: 6, parity: 2 },
+    };
+    /// 3+2 on six, with a place to spare.
+    pub const SPARE: Shape = Shape {
+        disks_mib: &[512, 512, 768, 512, 640, 512],
+        redundancy: Redundancy::Erasure { data: 3, parity: 2 },
+    };
+    /// A mirror of two on three disks.
+    pub const MIRROR: Shape =
+        Shape { disks_mib: &[512, 512, 768], redundancy: Redundancy::Replica { copies: 2 } };
+
+    /// Disks that may be lost.
+    pub fn margin(&self) -> usize {
+        self.redundancy.tolerates()
+    }
+}
+
+/// What may befall a disk while the pool runs.
+#[derive(Clone, Copy, Debug)]
+pub enum Mishap {
+    /// Everything takes so many times as long.
+    Slow(u32),
+    /// Answers nothing any more.
+    Hang,
+    /// Hangs in its next flush.
+    HangFlush,
+    /// The cable is pulled.
+    Detach,
+    /// The next so many writes never happen.
+    LoseWrites(u32),
+    /// The next write lands elsewhere.
+    Misdirect(i32),
+    /// So many bits turn over, all over the disk.
+    Rot(u32),
+    /// Reads of this part of the disk (in 1/64) fail.
+    BadRange(u32),
+    /// Works again as well as it can.
+    Heal,
+}
+
+/// The time of day that operations get, under the harness' control; the rest is the world's.
+pub struct SetClock {
+    world: Arc<World>,
+    wall: Mutex<WallTime>,
+}
+
+impl SetClock {
+    /// The world's time, and midnight of 1970.
+    pub fn new(world: &Arc<World>) -> Arc<SetClock> {
+        Arc::new(SetClock { world: world.clone(), wall: Mutex::default() })
+    }
+
+    /// It is this time of day from now on.
+    pub fn set(&self, now: WallTime) {
+        *self.wall.lock() = now;
+    }
+}
+
+impl Clock for SetClock {
+    fn now(&self) -> Ticks {
+        self.world.now()
+    }
+
+    fn wall(&self) -> WallTime {
+        *self.wall.lock()
+    }
+}
+
+/// All disks of a shelf at one moment.
+#[derive(Clone)]
+pub struct ShelfSnapshot {
+    shape: Shape,
+    /// By position; whether something had befallen it.
+    disks: BTreeMap<usize, (Snapshot, bool)>,
+}
+
+/// The disks.
+pub struct Shelf {
+    pub world: Arc<World>,
+    pub shape: Shape,
+    disks: BTreeMap<usize, Arc<SimDisk>>,
+    /// Disks that do not count any more: at most the margin, those missing included.
+    impaired: BTreeSet<usize>,
+    taken: Arc<Mutex<Vec<ShelfSnapshot>>>,
+}
+
+fn parameters(shape: &Shape, position: usize) -> SimParameters {
+    let bytes = shape.disks_mib[position] * MIB;
+    // Some rotate, some do not: order of completion varies more.
+    match position % 3 {
+        0 => SimParameters { fua: false, ..SimParameters::hdd(&format!("disk{position}"), bytes) },
+        1 => SimParameters::hdd(&format!("disk{position}"), bytes),
+        _ => SimParameters::quick(&format!("disk{position}"), bytes),
+    }
+}
+
+impl Shelf {
+    /// Disks full of zeros, in a new world.
+    pub fn new(seed: u64, shape: Shape) -> Shelf {
+        let world = World::new(seed);
+        let disks = (0..shape.disks_mib.len())
+            .map(|at| (at, SimDisk::new(&world, parameters(&shape, at))))
+            .collect();
+        Shelf { world, shape, disks, impaired: BTreeSet::new(), taken: Arc::default() }
+    }
+
+    /// What a crash left, in a new world: caches torn, `missing` disks gone. Disks that something had
+    /// befallen go first: they count already.
+    pub fn recover(snapshot: &ShelfSnapshot, how: How) -> Shelf {
+        let mut random = Random::new(how.seed);
+        let (shape, world) = (snapshot.shape, World::new(how.seed));
+        let lost = shape.disks_mib.len() - snapshot.disks.len();
+        let mut left = shape.margin().saturating_sub(lost);
+        let mut missing = (how.missing as usize).min(left);
+        let mut order: Vec<usize> = snapshot.disks.keys().copied().collect();
+        for at in (1..order.len()).rev() {
+            order.swap(at, random.below(at as u64 + 1) as usize);
+        }
+        order.sort_by_key(|at| !snapshot.disks[at].1);
+        let mut shelf = Shelf {
+            world,
+            shape,
+            disks: BTreeMap::new(),
+            impaired: BTreeSet::new(),
+            taken: Arc::default(),
+        };
+        for at in 0..shape.disks_mib.len() {
+            if !snapshot.disks.contains_key(&at) {
+                shelf.impaired.insert(at);
+            }
+        }
+        for at in order {
+            let (disk, befallen) = &snapshot.disks[&at];
+            // A disk that something befell counts as impaired whether it comes back or not.
+            if *befallen {
+                shelf.impaired.insert(at);
+                left = left.saturating_sub(1);
+            }
+            if missing > 0 && (*befallen || left > 0) {
+                missing -= 1;
+                left = left.saturating_sub(usize::from(!*befallen));
+                shelf.impaired.insert(at);
+                continue;
+            }
+            let image = disk.crash_image(&mut random);
+            let disk = SimDisk::open(&shelf.world, parameters(&shape, at), image);
+            shelf.disks.insert(at, disk);
+        }
+        shelf
+    }
+
+    /// The disks that are here.
+    pub fn disks(&self) -> impl Iterator<Item = (usize, &Arc<SimDisk>)> {
+        self.disks.iter().map(|(&at, disk)| (at, disk))
+    }
+
+    /// Takes a snapshot of all disks once `micros` have passed.
+    pub fn snapshot_in(&self, micros: u64) {
+        let at = self.world.now() + std::time::Duration::from_micros(micros);
+        let (taken, shape) = (self.taken.clone(), self.shape);
+        let disks: Vec<(usize, Arc<SimDisk>, bool)> = self
+            .disks
+            .iter()
+            .map(|(&at, disk)| (at, disk.clone(), self.impaired.contains(&at)))
+            .collect();
+        self.world.schedule(
+            at,
+            Box::new(move || {
+                let disks = disks
+                    .iter()
+                    .map(|(at, disk, befallen)| (*at, (disk.snapshot(), *befallen)))
+                    .collect();
+                taken.lock().push(ShelfSnapshot { shape, disks });
+            }),
+        );
+    }
+
+    /// A snapshot now.
+    pub fn snapshot(&self) -> ShelfSnapshot {
+        let disks = self
+            .disks
+            .iter()
+            .map(|(&at, disk)| (at, (disk.snapshot(), self.impaired.contains(&at))))
+            .collect();
+        ShelfSnapshot { shape: self.shape, disks }
+    }
+
+    /// The snapshots taken since this was last asked.
+    pub fn taken(&self) -> Vec<ShelfSnapshot> {
+        std::mem::take(&mut self.taken.lock())
+    }
+
+    /// Something happens to a disk, unless redundancy would not cover it.
+    pub fn befall(&mut self, pick: u32, mishap: Mishap) {
+        let all: Vec<usize> = self.disks.keys().copied().collect();
+        let at = all[pick as usize % all.len()];
+        let harmless = matches!(mishap, Mishap::Slow(_) | Mishap::Heal);
+        if !harmless && !self.impaired.contains(&at) {
+            if self.impaired.len() >= self.shape.margin() {
+                return;
+            }
+            self.impaired.insert(at);
+        }
+        let disk = &self.disks[&at];
+        let bytes = disk.parameters().bytes;
+        match mishap {
+            Mishap::Slow(factor) => disk.set_slow(f64::from(factor.max(1))),
+            Mishap::Hang => disk.set_hang(true),
+            Mishap::HangFlush => disk.set_hang_flush(true),
+            Mishap::Detach => disk.detach(),
+            Mishap::LoseWrites(count) => disk.lose_writes(u64::from(count)),
+            Mishap::Misdirect(pages) => disk.misdirect_next_write(i64::from(pages) * 4096),
+            Mishap::Rot(count) => {
+                let mut random = Random::new(u64::from(pick) << 32 | u64::from(count));
+                for _ in 0..count {
+                    disk.flip_bit(random.below(bytes), random.below(8) as u8);
+                }
+            }
+            Mishap::BadRange(part) => {
+                let part = u64::from(part % 64);
+                disk.add_bad_range(bytes / 64 * part..bytes / 64 * (part + 1));
+            }
+            Mishap::Heal => {
+                disk.set_slow(1.0);
+                disk.set_hang(false);
+                disk.set_hang_flush(false);
+                disk.clear_bad_ranges();
+                disk.lose_writes(0);
+            }
+        }
+    }
+
+    /// Everything on all disks that certainly survives, as one number: for telling two runs apart.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = 0u64;
+        for (at, disk) in self.disks() {
+            let snapshot = disk.snapshot();
+            hash = mix(hash, at as u64);
+            hash = mix(hash, fingerprint(snapshot.durable()));
+        }
+        mix(hash, self.world.steps())
+    }
+}
+
+fn mix(hash: u64, value: u64) -> u64 {
+    Random::new(hash ^ value.rotate_left(23)).next_u64()
+}
+
+fn fingerprint(image: &Image) -> u64 {
+    // The first MiB (labels, slots, journal) byte by byte; the rest by samples.
+    let mut hash = image.resident_bytes();
+    let mut bytes = vec![0; 4096];
+    let total = image.bytes();
+    let dense = (0..(64 * MIB).min(total)).step_by(4096);
+    let sparse = (0..total).step_by(4096 * 97);
+    for offset in dense.chain(sparse) {
+        image.read(offset, &mut bytes);
+        for word in bytes.chunks_exact(8) {
+            let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
+            if word != 0 {
+                hash = hash.rotate_left(5) ^ word.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            }
+        }
+    }
+    hash
+}
