@@ -440,8 +440,8 @@ fn stop_on_signals(host: &Host, mountpoint: &Path) {
 pub fn clear_dead_mount(mountpoint: &Path) -> bool {
     let is_ours = find_mount(mountpoint)
         .is_some_and(|mount| mount.kind == crate::frontend::session::MOUNT_TYPE);
-    let is_dead = std::fs::metadata(mountpoint)
-        .is_err_and(|error| error.raw_os_error() == Some(nix::errno::Errno::ENOTCONN as i32));
+    // Attributes are cached for an hour, even those of the dead: only statfs is always passed on.
+    let is_dead = nix::sys::statfs::statfs(mountpoint) == Err(nix::errno::Errno::ENOTCONN);
     if !(is_ours && is_dead) {
         return false;
     }

@@ -167,7 +167,8 @@ pool_mount_foreground() {
   remember_mount
   local waited=0
   # A dead mount point of the daemon before is also a mount point: ask for its content.
-  until mountpoint --quiet "$WORK/mount" && stat "$WORK/mount/." >/dev/null 2>&1; do
+  # (Attributes of the dead are cached; statfs is always passed on.)
+  until mountpoint --quiet "$WORK/mount" && stat --file-system "$WORK/mount" >/dev/null 2>&1; do
     if ! kill -0 "$DAEMON" 2>/dev/null || [ "$waited" -ge 600 ]; then
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1
