@@ -441,7 +441,8 @@ pub fn clear_dead_mount(mountpoint: &Path) -> bool {
     let is_ours = find_mount(mountpoint)
         .is_some_and(|mount| mount.kind == crate::frontend::session::MOUNT_TYPE);
     // Attributes are cached for an hour, even those of the dead: only statfs is always passed on.
-    let is_dead = nix::sys::statfs::statfs(mountpoint) == Err(nix::errno::Errno::ENOTCONN);
+    let is_dead = nix::sys::statfs::statfs(mountpoint)
+        .is_err_and(|errno| errno == nix::errno::Errno::ENOTCONN);
     if !(is_ours && is_dead) {
         return false;
     }
