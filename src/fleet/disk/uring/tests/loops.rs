@@ -202,3 +202,46 @@ fn r7_a_killed_process_with_hung_disks_releases_the_others() {
     assert_eq!(opened, Ok(()), "the healthy disk is free while the others hang");
     assert!(still_hung.is_err(), "R7: what hangs stays held");
 }
+
+/// Rates of 1 MiB requests, eight in flight, on the device named in ISOTHERM_TEST_DEVICE (which is
+/// overwritten), to be set beside those of fio in the same minute:
+/// `fio --ioengine=io_uring --direct=1 --bs=1M --iodepth=8 --rw=write --name=x --filename=DEVICE`.
+#[test]
+#[ignore = "a measurement: needs ISOTHERM_TEST_DEVICE, which it overwrites"]
+fn rates_of_large_requests() {
+    let Ok(device) = std::env::var("ISOTHERM_TEST_DEVICE") else { return };
+    let machine = Machine::new();
+    let bytes = crate::fleet::disk::identify(Path::new(&device)).expect("it is a disk");
+    let bytes = bytes.identity.bytes / MIB * MIB;
+    let disk = machine.open(Path::new(&device), bytes, false).expect("it opens");
+    let data = Slice::from(Buffer::zeroed(MIB as usize));
+    for writes in [true, false] {
+        let mut buffers: Vec<Buffer> = (0..8).map(|_| Buffer::zeroed(MIB as usize)).collect();
+        let fan = Fan::new(8);
+        let start = machine.clock.now();
+        let mut next = 0;
+        while next < bytes || fan.look(|view| view.pending() > 0) {
+            for slot in 0..8 {
+                if let Some(outcome) = fan.take(slot) {
+                    assert_eq!(outcome.result, Ok(()));
+                    buffers.extend(outcome.buffer);
+                }
+                if next < bytes && !fan.look(|view| view.is_pending(slot)) {
+                    let operation = if writes {
+                        Operation::Write { offset: next, data: data.clone(), durable: false }
+                    } else {
+                        let buffer = buffers.pop().expect("one for each slot");
+                        Operation::Read { offset: next, buffer }
+                    };
+                    next += MIB;
+                    let class = Class::Flush;
+                    fan.submit(slot, &disk, Request { operation, class, deadline: None });
+                }
+            }
+            fan.wait(&machine.wait, None, |view| view.succeeded() > 0 || view.pending() == 0);
+        }
+        let seconds = machine.clock.now().since(start).as_secs_f64();
+        let name = if writes { "write" } else { "read" };
+        println!("{name}: {:.0} MB/s, {:?}", bytes as f64 / seconds / 1e6, disk.load());
+    }
+}
