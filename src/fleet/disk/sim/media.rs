@@ -236,3 +236,25 @@ fn keep(image: &mut Image, pending: &Pending, kept: Kept, random: &mut Random) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r8_a_flush_covers_what_ended_before_it_began() {
+        let mut media = Media::new(Image::new(1 << 20));
+        let early = media.begin_write(0, &[1; PAGE]);
+        let late = media.begin_write(PAGE as u64, &[2; PAGE]);
+        media.end_write(early, false);
+        let covers = media.next_ending();
+        media.end_write(late, false);
+        media.flush(covers);
+        let mut bytes = [0; 2 * PAGE];
+        media.snapshot().durable().read(0, &mut bytes);
+        assert_eq!((bytes[0], bytes[PAGE]), (1, 0));
+        media.flush(media.next_ending());
+        media.snapshot().durable().read(0, &mut bytes);
+        assert_eq!(bytes[PAGE], 2);
+    }
+}
