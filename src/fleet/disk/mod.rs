@@ -10,8 +10,10 @@
 //!   memory the kernel still writes to. A waiter that gives up does not end the request: its place on
 //!   disk stays taken until the completion arrives [R7].
 //! * A short or 0-byte transfer, or ENOSPC from a block device, is a failure of the disk.
-//! * [I10] After a failed flush the disk is failed for good: every later request completes with
-//!   `DiskError::Failed` at once.
+//! * [I10] After a failed flush, or a failed durable write, the disk is failed for good: every later
+//!   request completes with `DiskError::Failed` at once. The flush itself says no more than `Failed`.
+//! * A request that goes beyond the end of the disk is answered with `Medium` and changes nothing: its
+//!   offset may come from bytes that a disk gave us. An unaligned one is a bug and panics.
 //! * [R8] A flush covers the writes that completed before it was submitted. Flushes that wait in the
 //!   queue together may be carried out as one.
 

@@ -399,7 +399,12 @@ impl Engine {
             .build(RING_ENTRIES)
             // Kernels before 6.1 know neither.
             .or_else(|_| IoUring::new(RING_ENTRIES))
-            .map_err(|error| opening.error("make an io_uring for", errno(error)))?;
+            .map_err(|error| ProbeError::Io {
+                path: opening.path.display().to_string(),
+                action: "set up an io_uring (see sysctl kernel.io_uring_disabled)",
+                offset: 0,
+                errno: errno(error),
+            })?;
         Ok(Engine {
             shared,
             file,
