@@ -14,6 +14,12 @@ pub use imp::atomic;
 pub use imp::{Arc, Weak};
 pub use std::sync::OnceLock;
 
+/// For tests of schedules: threads, and what runs them on many schedules.
+#[cfg(all(test, feature = "shuttle"))]
+pub use shuttle::{check_random, thread};
+#[cfg(all(test, not(feature = "shuttle")))]
+pub use std::thread;
+
 #[cfg(debug_assertions)]
 thread_local! {
     static HELD: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };

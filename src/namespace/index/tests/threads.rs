@@ -2,11 +2,7 @@
 
 use super::*;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
-
-#[cfg(feature = "shuttle")]
-use shuttle::thread;
-#[cfg(not(feature = "shuttle"))]
-use std::thread;
+use crate::base::sync::thread;
 
 const PAIRS: u64 = 8;
 
@@ -101,5 +97,5 @@ fn i3_readers_are_never_disturbed() {
 #[test]
 #[cfg(feature = "shuttle")]
 fn i3_readers_are_never_disturbed() {
-    shuttle::check_random(|| everybody_at_once(40, 1), 500);
+    crate::base::sync::check_random(|| everybody_at_once(40, 1), 500);
 }
