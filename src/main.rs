@@ -1,7 +1,5 @@
 //! The `isotherm` command: parse, dispatch, exit code; no logic.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    isotherm::cli::main()
+fn main() -> std::process::ExitCode {
+    isotherm::cli::run()
 }

@@ -1,181 +1,224 @@
-//! Every subcommand and flag, declared once; help is made from this.
+//! Every flag, declared once.
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-/// Pools raw disks of any size into one POSIX filesystem: real-time erasure coding, no write hole,
-/// grow and shrink by one disk.
+/// Pools raw disks of any size into one filesystem that survives the loss of some of them.
 #[derive(Parser, Debug)]
-#[command(name = "isotherm", version, max_term_width = 100)]
-pub struct Args {
-    /// What to do.
+#[command(name = "isotherm", version, disable_help_subcommand = true)]
+pub(super) struct Arguments {
     #[command(subcommand)]
-    pub command: Command,
-    /// Log messages of this level and above: error, warn, info, debug, trace.
-    #[arg(long = "log", global = true, value_name = "LEVEL")]
-    pub log_level: Option<String>,
+    pub(super) command: Command,
 }
 
-/// The subcommands.
 #[derive(Subcommand, Debug)]
-pub enum Command {
-    /// Make a pool of disks. What is on them is lost.
+pub(super) enum Command {
+    /// Make a pool of disks
     Create(Create),
-    /// Mount a pool.
+    /// Mount a pool
     Mount(Mount),
-    /// Unmount a pool and wait until it is clean.
+    /// Unmount a pool; returns when it is clean
+    #[command(visible_alias = "unmount")]
     Umount(Umount),
-    /// Make everything written to a mounted pool durable.
+    /// Make everything written so far durable (syncfs(2) never reaches a FUSE daemon)
     Sync(Sync),
-    /// List the pools whose disks are here.
+    /// Show the pools on this machine, mounted or not
     List(List),
-    /// Show how a pool is. Exit code 1 if it is not healthy.
+    /// Show how pools are; exits with 1 if one is not healthy
     Status(Status),
-    /// Look at what is on a disk.
+    /// Show what is on a disk
     Inspect(Inspect),
-    /// Make disks forget that they belong to a pool.
+    /// Take disks out of use: no pool takes them any more
     Wipe(Wipe),
-    /// Print the version.
+    /// Show the version of the program and of the format on disk
     Version,
-    /// Mount a file system that stores nothing, to measure what FUSE alone costs.
+    /// Mount a filesystem that does nothing: what FUSE itself costs
     #[command(hide = true)]
     BenchNull(BenchNull),
 }
 
-/// `isotherm create`
-#[derive(clap::Args, Debug)]
-pub struct Create {
-    /// Name of the pool.
-    pub name: String,
-    /// Block devices, or regular files for trials.
+#[derive(Args, Debug)]
+pub(super) struct Create {
+    /// Name of the pool: 1 to 63 bytes, no slash
+    pub(super) name: String,
+    /// Disks: block devices, or regular files for trials
     #[arg(required = true)]
-    pub devices: Vec<PathBuf>,
-    /// `ec:6+2`, `replica:3` or `none` (one disk only). By default the one that the table recommends.
-    #[arg(long, value_name = "ec:K+M|replica:R|none")]
-    pub redundancy: Option<String>,
-    /// Take disks that have something on them.
+    pub(super) devices: Vec<PathBuf>,
+    /// ec:K+M (K data and M parity shards), replica:N (N copies), or none (one disk, no protection);
+    /// default: what the table of --dry-run marks
+    #[arg(long, value_name = "WHAT")]
+    pub(super) redundancy: Option<String>,
+    /// Overwrite what is on the disks
     #[arg(long)]
-    pub force: bool,
-    /// Print the choices, and change nothing.
+    pub(super) force: bool,
+    /// Only show the choices: usable bytes, and what each survives
     #[arg(long)]
-    pub dry_run: bool,
+    pub(super) dry_run: bool,
 }
 
-/// `isotherm mount`
-#[derive(clap::Args, Debug)]
-pub struct Mount {
-    /// A pool's name or UUID, or its devices; and last the mount point.
-    #[arg(required = true, num_args = 2.., value_name = "NAME|DEVICE... MOUNTPOINT")]
-    pub words: Vec<PathBuf>,
-    /// Options, separated by commas; see docs/options.md.
+#[derive(Args, Debug)]
+pub(super) struct Mount {
+    /// The pool's name, UUID=..., or its disks; then the mount point
+    #[arg(required = true, num_args = 2.., value_names = ["NAME|DEVICE", "MOUNTPOINT"])]
+    pub(super) what: Vec<String>,
+    /// Options, comma-separated; see docs/options.md
     #[arg(short = 'o', value_name = "OPTIONS")]
-    pub options: Vec<String>,
-    /// Stay in the foreground.
-    #[arg(long, short = 'f')]
-    pub foreground: bool,
-    /// Allow no changes.
-    #[arg(long, short = 'r')]
-    pub read_only: bool,
-    /// Run this through /bin/sh at each serious event; ISOTHERM_POOL and ISOTHERM_EVENT say what.
+    pub(super) options: Vec<String>,
+    /// Stay in the foreground and log to standard error, as systemd wants it
+    #[arg(long)]
+    pub(super) foreground: bool,
+    /// Change nothing, also on the disks
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// Run this shell command for each serious event; $ISOTHERM_POOL and $ISOTHERM_EVENT tell which
     #[arg(long, value_name = "COMMAND")]
-    pub on_event: Option<String>,
-    /// Write the daemon's messages to this file.
-    #[arg(long, value_name = "FILE")]
-    pub log_file: Option<PathBuf>,
-    /// We are the daemon that `mount` started.
+    pub(super) on_event: Option<String>,
+    /// Where the daemon logs: syslog, stderr, or a file
+    #[arg(long, value_name = "WHERE")]
+    pub(super) log: Option<String>,
+    /// Seconds to wait for disks that are not there
+    #[arg(long, value_name = "SECONDS")]
+    pub(super) wait: Option<u64>,
+    /// Take a pool that is marked as in use by another machine
+    #[arg(long)]
+    pub(super) force: bool,
+    /// The process that the mount command starts: tells it when the mount is ready
     #[arg(long, hide = true)]
-    pub daemon_child: bool,
+    pub(super) daemon: bool,
 }
 
-/// `isotherm umount`
-#[derive(clap::Args, Debug)]
-pub struct Umount {
-    /// Where it is mounted, or the pool's name.
-    pub target: PathBuf,
-    /// Detach it from sight at once, and end it when the last user has gone.
-    #[arg(long, short = 'l')]
-    pub lazy: bool,
+#[derive(Args, Debug)]
+pub(super) struct Umount {
+    /// Mount point or name of the pool
+    pub(super) target: String,
+    /// Take it from sight at once; it is closed when its last user has gone. Does not wait
+    #[arg(short, long)]
+    pub(super) lazy: bool,
 }
 
-/// `isotherm sync`
-#[derive(clap::Args, Debug)]
-pub struct Sync {
-    /// Where it is mounted, or the pool's name.
-    pub target: PathBuf,
+#[derive(Args, Debug)]
+pub(super) struct Sync {
+    /// Mount point or name of the pool; a path inside a mount is as good
+    pub(super) target: String,
 }
 
-/// `isotherm list`
-#[derive(clap::Args, Debug)]
-pub struct List {
-    /// Where to look; every block device by default.
-    pub devices: Vec<PathBuf>,
+#[derive(Args, Debug)]
+pub(super) struct List {
+    /// Where to look; default: all block devices
+    pub(super) devices: Vec<PathBuf>,
 }
 
-/// `isotherm status`
-#[derive(clap::Args, Debug)]
-pub struct Status {
-    /// Pools by name, UUID or mount point; all mounted ones by default.
-    pub pools: Vec<String>,
-    /// As JSON.
+#[derive(Args, Debug)]
+pub(super) struct Status {
+    /// Mount point or name; default: all pools that are mounted
+    pub(super) targets: Vec<String>,
+    /// For programs: one JSON object per pool in an array
     #[arg(long)]
-    pub json: bool,
+    pub(super) json: bool,
 }
 
-/// `isotherm inspect`
-#[derive(clap::Args, Debug)]
-pub struct Inspect {
-    /// What to look at.
+#[derive(Args, Debug)]
+pub(super) struct Inspect {
     #[command(subcommand)]
-    pub what: InspectWhat,
+    pub(super) what: Structure,
 }
 
-/// What `inspect` can show.
 #[derive(Subcommand, Debug)]
-pub enum InspectWhat {
-    /// The label's three copies.
+pub(super) enum Structure {
+    /// Who the disk is, and which pool it belongs to: all copies of the label
     Label {
-        /// Disk.
+        /// The disk
         device: PathBuf,
     },
-    /// The checkpoint roots in both slots.
+    /// Both checkpoint roots
     Root {
-        /// Disk.
+        /// The disk
         device: PathBuf,
     },
-    /// The entries in the journal ring.
+    /// The entries in the journal ring
     Journal {
-        /// Disk.
+        /// The disk
         device: PathBuf,
     },
-    /// The header of the shard at a unit of the data area.
+    /// Shards in the data area: one line each, or all about the shards of one object
     Object {
-        /// Disk.
+        /// The disk
         device: PathBuf,
-        /// 4 KiB units from the start of the data area.
-        unit: u64,
+        /// The object's id, as the list shows it
+        id: Option<String>,
     },
-    /// Where everything is on a disk.
+    /// Where everything lies on a disk
     Layout {
-        /// Disk.
-        device: PathBuf,
+        /// The disk, or a size such as 4T for one that is not there
+        device: String,
     },
 }
 
-/// `isotherm wipe`
-#[derive(clap::Args, Debug)]
-pub struct Wipe {
-    /// Disks.
+#[derive(Args, Debug)]
+pub(super) struct Wipe {
+    /// Disks with a label
     #[arg(required = true)]
-    pub devices: Vec<PathBuf>,
-    /// Really do it: what is on the pool is lost with its last disks.
+    pub(super) devices: Vec<PathBuf>,
+    /// Do it; without, only what would be done is shown
     #[arg(long)]
-    pub force: bool,
+    pub(super) yes: bool,
 }
 
-/// `isotherm bench-null`
-#[derive(clap::Args, Debug)]
-pub struct BenchNull {
-    /// Where to mount.
-    pub mountpoint: PathBuf,
+#[derive(Args, Debug)]
+pub(super) struct BenchNull {
+    /// Where to mount
+    pub(super) mountpoint: PathBuf,
+    /// Options, comma-separated, as for mount
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub(super) options: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_commands_of_the_manual_parse() {
+        for line in [
+            "isotherm create tank /dev/sdb /dev/sdc --redundancy ec:6+2 --dry-run",
+            "isotherm create --force tank a b c",
+            "isotherm mount tank /mnt",
+            "isotherm mount /dev/sdb /dev/sdc /mnt -o noatime,cache=1G --foreground --read-only",
+            "isotherm umount /mnt",
+            "isotherm unmount --lazy tank",
+            "isotherm sync /mnt",
+            "isotherm list",
+            "isotherm status tank --json",
+            "isotherm inspect label /dev/sdb",
+            "isotherm inspect object /dev/sdb 1.2f",
+            "isotherm inspect layout 4T",
+            "isotherm wipe /dev/sdb --yes",
+            "isotherm version",
+            "isotherm bench-null /mnt",
+        ] {
+            if let Err(error) = parse(line) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_mount_needs_a_mount_point() {
+        assert!(parse("isotherm mount tank").is_err());
+        let Ok(Command::Mount(mount)) = parse("isotherm mount a b /mnt") else {
+            panic!("it is a mount");
+        };
+        assert_eq!(mount.what, ["a", "b", "/mnt"]);
+    }
 }

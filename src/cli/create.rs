@@ -1,94 +1,167 @@
-//! `isotherm create`.
+//! `isotherm create`: shows what the disks allow, and makes a pool of them.
 
 use std::process::ExitCode;
 
-use super::{Outcome, args};
-use crate::base::units::human_bytes;
+use super::args::Create;
+use super::printing::{Table, print, size};
+use super::{Outcome, explain};
 use crate::format::Redundancy;
 use crate::pool::create::CreateOptions;
-use crate::pool::host::{Choice, Host};
+use crate::pool::host::Host;
+use crate::pool::plan::{Choice, PlannedDisk, choices, plan_disks, usable};
 
-/// Makes a pool, or prints what it would be.
-pub fn run(args: args::Create) -> Outcome {
-    let host = Host::start();
-    let (bytes, choices) = host.choices(&args.devices)?;
-    let redundancy = match &args.redundancy {
-        Some(text) => parse(text)?,
-        None => match choices.iter().find(|choice| choice.recommended) {
-            Some(choice) => choice.redundancy,
-            None => {
-                return Err("one disk has no redundancy: say so with --redundancy none, or give \
-                            more disks"
-                    .into());
-            }
-        },
-    };
-    if args.redundancy.as_deref() == Some("none") && args.devices.len() > 1 {
-        return Err("--redundancy none is for a single disk; see --dry-run for the choices".into());
-    }
-    if args.dry_run {
-        print_choices(&bytes, &choices, redundancy);
+pub(super) fn run(arguments: &Create) -> Outcome {
+    let disks = plan_disks(&arguments.devices).map_err(|error| explain(&error))?;
+    let choices = choices(&disks);
+    let asked = arguments.redundancy.as_deref().map(parse_redundancy).transpose()?;
+    let redundancy = asked.or_else(|| {
+        choices.iter().find(|choice| choice.recommended).map(|choice| choice.redundancy)
+    });
+    if arguments.dry_run {
+        print(&show_disks(&disks));
+        print(&show_choices(&choices, redundancy));
+        let refused = disks.iter().any(|disk| !disk.foreign.is_empty()) && !arguments.force;
+        if refused {
+            print("\nNot all disks are blank: without --force, create would refuse them.\n");
+        }
         return Ok(ExitCode::SUCCESS);
     }
+    let Some(redundancy) = redundancy else {
+        return Err(format!(
+            "one disk cannot protect anything: give more disks, or say --redundancy none to live \
+             with losing \"{}\" when {} fails",
+            arguments.name, disks[0].path
+        ));
+    };
+    refuse_foreign(&disks, arguments.force)?;
+    if asked.is_some_and(|asked| asked.tolerates() == 0) && arguments.devices.len() > 1 {
+        return Err(
+            "--redundancy none is for one disk: with several, losing any one would lose files"
+                .into(),
+        );
+    }
     let options = CreateOptions {
-        name: args.name.clone(),
+        name: arguments.name.clone(),
         redundancy,
         enclosure_cap: 0,
         machine_id: [0; 16],
         now_seconds: 0,
-        force: args.force,
+        force: arguments.force,
     };
-    let uuid = host.create_pool(&args.devices, options)?;
-    let usable = Host::usable_bytes(&bytes, redundancy);
-    println!(
-        "pool {} ({uuid}): {} disks, {redundancy}, {} usable, survives {} lost disks",
-        args.name,
-        bytes.len(),
-        human_bytes(usable),
-        redundancy.tolerates()
-    );
-    println!("next: isotherm mount {} MOUNTPOINT", args.name);
+    let uuid =
+        Host::start().create_pool(&arguments.devices, options).map_err(|error| explain(&error))?;
+    print(&format!(
+        "pool {} ({uuid}): {} on {} disks, {} usable, {}\n\
+         mount it with: isotherm mount {} MOUNTPOINT\n",
+        arguments.name,
+        redundancy,
+        disks.len(),
+        size(usable(&disks, redundancy)),
+        survives(redundancy.tolerates()),
+        mount_words(arguments, &disks),
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
-/// `ec:6+2`, `replica:3`, `none`.
-pub(super) fn parse(text: &str) -> Result<Redundancy, String> {
-    let wrong = || format!("\"{text}\" is no redundancy: ec:K+M (ec:6+2), replica:R, or none");
-    if text == "none" {
-        return Ok(Redundancy::Replica { copies: 1 });
+/// Pools on files are not found by name: only block devices are looked at.
+fn mount_words(arguments: &Create, disks: &[PlannedDisk]) -> String {
+    if disks.iter().all(|disk| disk.path.starts_with("/dev/")) {
+        return arguments.name.clone();
     }
-    if let Some(copies) = text.strip_prefix("replica:") {
-        let copies = copies.parse().map_err(|_| wrong())?;
-        return checked(Redundancy::Replica { copies }).ok_or_else(wrong);
-    }
-    let (data, parity) =
-        text.strip_prefix("ec:").and_then(|rest| rest.split_once('+')).ok_or_else(wrong)?;
-    let data = data.parse().map_err(|_| wrong())?;
-    let parity = parity.parse().map_err(|_| wrong())?;
-    checked(Redundancy::Erasure { data, parity }).ok_or_else(wrong)
+    let paths: Vec<&str> = disks.iter().map(|disk| disk.path.as_str()).collect();
+    paths.join(" ")
 }
 
-fn checked(redundancy: Redundancy) -> Option<Redundancy> {
-    redundancy.is_valid().then_some(redundancy)
+/// [I9] Names all that is in the way, not only the first.
+fn refuse_foreign(disks: &[PlannedDisk], force: bool) -> Result<(), String> {
+    let found: Vec<String> = disks
+        .iter()
+        .filter(|disk| !disk.foreign.is_empty())
+        .map(|disk| format!("  {}: {}", disk.path, disk.foreign.join(", ")))
+        .collect();
+    if force || found.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "these disks are not blank:\n{}\nnothing was written; --force overwrites what is on them (not \
+         what is in use)",
+        found.join("\n")
+    ))
 }
 
-fn print_choices(bytes: &[u64], choices: &[Choice], chosen: Redundancy) {
-    let raw: u64 = bytes.iter().sum();
-    println!("{} disks, {} raw", bytes.len(), human_bytes(raw));
-    println!("{:<12} {:>12} {:>9}  rebuilds itself", "redundancy", "usable", "survives");
+fn show_disks(disks: &[PlannedDisk]) -> String {
+    let mut table = Table::new(&["DISK", "SIZE", "MODEL", "SERIAL", "ON IT"]);
+    for disk in disks {
+        let on_it =
+            if disk.foreign.is_empty() { "nothing".to_string() } else { disk.foreign.join(", ") };
+        table.row(vec![
+            disk.path.clone(),
+            size(disk.bytes),
+            or_dash(&disk.model),
+            or_dash(&disk.serial),
+            on_it,
+        ]);
+    }
+    table.print(0)
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_string() } else { text.to_string() }
+}
+
+fn show_choices(choices: &[Choice], taken: Option<Redundancy>) -> String {
+    let mut table = Table::new(&["", "REDUNDANCY", "USABLE", "SURVIVES", "AFTER A FAILURE"]);
     for choice in choices {
-        let itself = match choice.spare_disks {
-            0 => "only onto a new disk",
-            _ => "yes",
+        let mark = if Some(choice.redundancy) == taken { "*" } else { " " };
+        let after = match (choice.survives, choice.spare_disks) {
+            (0, _) => "files are lost",
+            (_, 0) => "less margin until the disk is replaced",
+            _ => "heals onto the other disks",
         };
-        println!(
-            "{:<12} {:>12} {:>9}  {itself}{}",
-            choice.redundancy.to_string(),
-            human_bytes(choice.usable_bytes),
-            choice.survives,
-            if choice.redundancy == chosen { "   <- chosen" } else { "" }
-        );
+        table.row(vec![
+            mark.to_string(),
+            name_of(choice.redundancy),
+            size(choice.usable_bytes),
+            survives(choice.survives),
+            after.to_string(),
+        ]);
     }
+    format!("\n{}\n* is what create takes with these arguments.\n", table.print(0))
+}
+
+fn name_of(redundancy: Redundancy) -> String {
+    match redundancy {
+        Redundancy::Replica { copies: 1 } => "none".to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn survives(disks: usize) -> String {
+    match disks {
+        0 => "survives no failed disk".to_string(),
+        1 => "survives any 1 failed disk".to_string(),
+        more => format!("survives any {more} failed disks"),
+    }
+}
+
+/// `ec:6+2`, `replica:3` or `none`.
+pub(super) fn parse_redundancy(text: &str) -> Result<Redundancy, String> {
+    let wrong = || {
+        format!(
+            "\"{text}\" is no redundancy: write ec:K+M as in ec:6+2, replica:N as in replica:3, or none"
+        )
+    };
+    let number = |text: &str| text.parse::<u8>().map_err(|_| wrong());
+    let redundancy = match text.split_once(':') {
+        None if text == "none" => Redundancy::Replica { copies: 1 },
+        Some(("ec", rest)) => {
+            let (data, parity) = rest.split_once('+').ok_or_else(wrong)?;
+            Redundancy::Erasure { data: number(data)?, parity: number(parity)? }
+        }
+        Some(("replica", copies)) => Redundancy::Replica { copies: number(copies)? },
+        _ => return Err(wrong()),
+    };
+    if redundancy.is_valid() { Ok(redundancy) } else { Err(wrong()) }
 }
 
 #[cfg(test)]
@@ -96,13 +169,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn redundancy_is_read_as_it_is_printed() {
-        for text in ["ec:6+2", "ec:1+1", "replica:3"] {
-            assert_eq!(parse(text).map(|redundancy| redundancy.to_string()), Ok(text.to_string()));
+    fn redundancies_are_read() {
+        assert_eq!(parse_redundancy("ec:6+2"), Ok(Redundancy::Erasure { data: 6, parity: 2 }));
+        assert_eq!(parse_redundancy("replica:3"), Ok(Redundancy::Replica { copies: 3 }));
+        assert_eq!(parse_redundancy("none"), Ok(Redundancy::Replica { copies: 1 }));
+        for wrong in ["", "ec", "ec:6", "ec:6+0", "ec:0+2", "ec:40+2", "replica:0", "raid5"] {
+            assert!(parse_redundancy(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(parse("none"), Ok(Redundancy::Replica { copies: 1 }));
-        for text in ["", "ec:", "ec:6", "ec:0+2", "ec:30+8", "replica:0", "raid6", "ec:6+9"] {
-            assert!(parse(text).is_err(), "{text}");
-        }
+    }
+
+    #[test]
+    fn everything_in_the_way_is_named() {
+        // [I9]
+        let disk = |path: &str, foreign: &[&str]| PlannedDisk {
+            path: path.to_string(),
+            model: String::new(),
+            serial: String::new(),
+            bytes: 1 << 30,
+            data_bytes: 1 << 29,
+            foreign: foreign.iter().map(|what| what.to_string()).collect(),
+        };
+        let disks =
+            [disk("/dev/sda", &["XFS filesystem"]), disk("b", &[]), disk("c", &["mounted at /"])];
+        let refusal = refuse_foreign(&disks, false).expect_err("two are not blank");
+        assert!(
+            refusal.contains("/dev/sda: XFS filesystem") && refusal.contains("c: mounted at /")
+        );
+        assert!(refuse_foreign(&disks, true).is_ok());
+        assert!(show_disks(&disks).contains("nothing"));
     }
 }

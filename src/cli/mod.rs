@@ -1,55 +1,68 @@
-//! Room `cli`: one file per subcommand. `args` declares every flag once.
+//! The `isotherm` command: one file per subcommand. Parses, asks the rooms below, prints, and turns
+//! what went wrong into a message that says what, where, and what to do next.
+//!
+//! Exit codes: 0 done · 1 refused or failed, and for `status`: a pool is not healthy · 2 wrong usage.
 
 mod args;
+mod bench_null;
 mod create;
 mod inspect;
 mod list;
+mod logging;
 mod mount;
-mod null;
+mod mount_options;
+mod printing;
+mod running;
 mod status;
 mod sync;
 mod umount;
+mod umount_helper;
+mod version;
 mod wipe;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-pub use args::{Args, Command};
+use args::{Arguments, Command};
 
-/// What a subcommand returns: an exit code, or why it could not do its work.
-pub type Outcome = Result<ExitCode, Box<dyn std::error::Error>>;
+/// What a subcommand ends with: an exit code, or a message for people.
+type Outcome = Result<ExitCode, String>;
 
-/// Parses the command line and runs the subcommand. Errors go to standard error, as
-/// `isotherm: what, where, what next`; the exit code is then 1 (2 for a wrong command line).
-pub fn main() -> ExitCode {
-    let args = Args::parse();
-    start_logging(args.log_level.as_deref());
-    let outcome = match args.command {
-        Command::Create(create) => create::run(create),
-        Command::Mount(mount) => mount::run(mount),
-        Command::Umount(umount) => umount::run(umount),
-        Command::Sync(sync) => sync::run(sync),
-        Command::List(list) => list::run(list),
-        Command::Status(status) => status::run(status),
-        Command::Inspect(inspect) => inspect::run(inspect),
-        Command::Wipe(wipe) => wipe::run(wipe),
-        Command::Version => {
-            println!("isotherm {}", env!("CARGO_PKG_VERSION"));
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::BenchNull(null) => null::run(null),
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Create(arguments) => create::run(&arguments),
+        Command::Mount(arguments) => mount::run(&arguments),
+        Command::Umount(arguments) => umount::run(&arguments),
+        Command::Sync(arguments) => sync::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::Wipe(arguments) => wipe::run(&arguments),
+        Command::Version => version::run(),
+        Command::BenchNull(arguments) => bench_null::run(&arguments),
     };
     match outcome {
         Ok(code) => code,
-        Err(error) => {
-            eprintln!("isotherm: {error}");
+        Err(message) => {
+            eprintln!("isotherm: {message}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn start_logging(level: Option<&str>) {
-    let environment = env_logger::Env::default().default_filter_or(level.unwrap_or("warn"));
-    env_logger::Builder::from_env(environment).format_target(false).init();
+/// Names the cause of each cause, once.
+fn explain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }

@@ -1,184 +1,215 @@
-//! `isotherm mount`: the command starts itself again as a daemon, and returns when the mount works.
+//! `isotherm mount`: starts a daemon and returns when the mount works; or, with `--foreground`, is the
+//! daemon.
+//!
+//! 1. The command line is checked here, so that mistakes are told at once.
+//! 2. The command runs itself again with `--daemon`: a session of its own, its standard output a pipe
+//!    to us, its standard error still ours.
+//! 3. The daemon finds the disks, opens the pool, mounts; then it says "ready" through the pipe, lets
+//!    go of our standard error, and logs elsewhere from there on.
+//! 4. We return 0. If the pipe ends without that word, the daemon has told why, and we return its code.
 
-use std::fs::{File, OpenOptions as FileOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
-use super::{Outcome, args};
-use crate::base::{GIB, KIB, MIB};
-use crate::pool::daemon::{self, DaemonOptions, MEMBERS_WAIT};
+use super::args::Mount;
+use super::logging::Logging;
+use super::mount_options::MountFlags;
+use super::{Outcome, explain, umount_helper};
+use crate::pool::daemon::{self, DaemonOptions};
 use crate::pool::host::Host;
 
 /// What the daemon says when the mount works.
 const READY: &str = "ready";
 
-/// Mounts.
-pub fn run(args: args::Mount) -> Outcome {
-    let options = daemon_options(&args)?;
-    if args.daemon_child || args.foreground {
-        if args.daemon_child {
-            // A session of our own: the terminal's end is not ours.
-            let _ = nix::unistd::setsid();
-        }
-        let host = Host::start();
-        daemon::run(&host, options, || {
-            println!("{READY}");
-            let _ = std::io::stdout().flush();
-        })?;
-        return Ok(ExitCode::SUCCESS);
+pub(super) fn run(arguments: &Mount) -> Outcome {
+    let flags = MountFlags::parse(&arguments.options)?;
+    let options = daemon_options(arguments, &flags)?;
+    if !arguments.foreground && !arguments.daemon {
+        return start_daemon();
     }
-    start_daemon(&args)
+    let host = Host::start();
+    let logging = Logging::start(host.clock(), "info");
+    if arguments.daemon {
+        // The terminal's end is not ours. Fails only for the leader of a group, who has one.
+        let _ = nix::unistd::setsid();
+    }
+    // The last one to be killed for its memory: everybody who uses the mount would hang first.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
+    let place = arguments.log.as_deref().or(flags.log.as_deref());
+    let name = options.mountpoint.display().to_string();
+    let ready = || {
+        umount_helper::install();
+        tell_systemd();
+        if arguments.daemon {
+            if let Err(error) = logging.redirect(place, name.trim_matches('/')) {
+                log::warn!("the log stays on standard error: {error}");
+            }
+            let _ = std::io::stdout().write_all(format!("{READY}\n").as_bytes());
+            leave_terminal();
+        }
+    };
+    if !arguments.daemon && place.is_some() {
+        logging
+            .redirect(place, name.trim_matches('/'))
+            .map_err(|error| format!("cannot log to {}: {error}", place.unwrap_or_default()))?;
+    }
+    daemon::run(&host, options, ready).map_err(|error| hint(&error))?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn start_daemon(args: &args::Mount) -> Outcome {
-    let log_path = match &args.log_file {
-        Some(path) => path.clone(),
-        None => daemon::log_path(&args.words[args.words.len() - 1])?,
-    };
-    let log = FileOptions::new().create(true).append(true).open(&log_path)?;
-    let begin = log.metadata()?.len();
-    let mut child = Command::new(std::env::current_exe()?)
+fn hint(error: &daemon::DaemonError) -> String {
+    let text = explain(error);
+    if daemon::is_refusal(error) && !text.contains("--force") {
+        return format!("{text}; --force overrides it");
+    }
+    text
+}
+
+/// Steps 2 to 4, on the command's side.
+fn start_daemon() -> Outcome {
+    let program = std::env::current_exe().map_err(|error| format!("who am I? {error}"))?;
+    let mut child = std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
-        .arg("--daemon-child")
+        .arg("--daemon")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()?;
-    let stdout = child.stdout.take().ok_or("the daemon's output is not there")?;
+        .spawn()
+        .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
+    if let Some(output) = child.stdout.take() {
+        let read = BufReader::new(output).read_line(&mut line);
+        read.map_err(|error| format!("the daemon cannot be heard: {error}"))?;
+    }
     if line.trim() == READY {
         return Ok(ExitCode::SUCCESS);
     }
-    child.wait()?;
-    let said = said_since(&log_path, begin).unwrap_or_default();
-    let last = said.lines().rev().find_map(|line| line.strip_prefix("isotherm: "));
-    Err(last.unwrap_or("the daemon ended without a word").to_string().into())
+    let ended = child.wait().map_err(|error| format!("the daemon is lost: {error}"))?;
+    match ended.code() {
+        // It has told why.
+        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1).max(1))),
+        None => Err(format!("the daemon was killed before it had mounted ({ended})")),
+    }
 }
 
-fn said_since(path: &std::path::Path, begin: u64) -> std::io::Result<String> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(begin))?;
-    let mut bytes = Vec::new();
-    file.take(64 * KIB).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-fn daemon_options(args: &args::Mount) -> Result<DaemonOptions, String> {
-    let (mountpoint, sources) = args.words.split_last().expect("clap wants two words at least");
-    let is_path = |word: &PathBuf| word.components().count() > 1 || word.exists();
-    let (pool, devices) = match sources {
-        [only] if !is_path(only) => (Some(only.display().to_string()), Vec::new()),
-        several => (None, several.to_vec()),
+/// From here on nobody reads what we print, and no terminal waits for us.
+fn leave_terminal() {
+    let _ = std::env::set_current_dir("/");
+    let Ok(null) = std::fs::File::options().read(true).write(true).open("/dev/null") else {
+        return;
     };
-    let mut options = daemon::defaults(pool, devices, mountpoint.clone());
-    options.members_wait = MEMBERS_WAIT;
-    options.on_event = args.on_event.clone();
-    if args.read_only {
-        set_read_only(&mut options);
+    let _ = nix::unistd::dup2_stdout(&null);
+    let _ = nix::unistd::dup2_stderr(&null);
+}
+
+/// `Type=notify` units wait for this word.
+fn tell_systemd() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+    let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    let sent = address
+        .and_then(|address| UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(drop));
+    if let Err(error) = sent {
+        log::warn!("systemd cannot be told that the mount is ready: {error}");
     }
-    for word in args.options.iter().flat_map(|list| list.split(',')) {
-        apply(&mut options, word.trim())?;
+}
+
+fn daemon_options(arguments: &Mount, flags: &MountFlags) -> Result<DaemonOptions, String> {
+    let (mountpoint, sources) =
+        arguments.what.split_last().expect("clap wants at least two words here");
+    // The daemon changes its directory.
+    let absolute =
+        |path: &str| std::path::absolute(path).map_err(|error| format!("{path}: {error}"));
+    let (pool, devices) = match sources {
+        [only] if !is_path(only) => {
+            let name = ["UUID=", "LABEL="].iter().find_map(|prefix| only.strip_prefix(prefix));
+            (Some(name.unwrap_or(only).to_string()), Vec::new())
+        }
+        several => {
+            let paths: Result<Vec<PathBuf>, String> =
+                several.iter().map(|path| absolute(path)).collect();
+            (None, paths?)
+        }
+    };
+    let mut options = daemon::defaults(pool, devices, absolute(mountpoint)?);
+    let wait = arguments.wait.or(flags.wait_seconds);
+    options.members_wait = wait.map_or(options.members_wait, Duration::from_secs);
+    options.on_event = arguments.on_event.clone().or_else(|| flags.on_event.clone());
+    let read_only = arguments.read_only || flags.read_only;
+    let open = &mut options.open;
+    open.assemble.read_only = read_only;
+    open.assemble.degraded = flags.degraded;
+    open.assemble.force = arguments.force || flags.force;
+    open.namespace.read_only = read_only;
+    open.namespace.atime = !flags.no_atime;
+    open.namespace.cache_bytes = flags.cache_bytes.unwrap_or(open.namespace.cache_bytes);
+    open.namespace.dirty_bytes_max = flags.dirty_bytes.unwrap_or(open.namespace.dirty_bytes_max);
+    open.index.cache_bytes = flags.index_cache_bytes.unwrap_or(open.index.cache_bytes);
+    if let Some(seconds) = flags.commit_seconds {
+        open.namespace.commit_interval = Duration::from_secs(seconds);
     }
+    let mount = &mut options.mount;
+    mount.read_only = read_only;
+    mount.no_atime = flags.no_atime;
+    mount.no_exec = flags.no_exec;
+    mount.no_suid = flags.no_suid.unwrap_or(mount.no_suid);
+    mount.no_dev = flags.no_dev.unwrap_or(mount.no_dev);
+    mount.allow_other = flags.allow_other.unwrap_or(mount.allow_other);
+    mount.synchronous = flags.synchronous;
+    mount.writeback = flags.writeback;
+    mount.threads = flags.threads.unwrap_or(mount.threads);
+    mount.read_ahead_kib = flags.read_ahead_kib.unwrap_or(mount.read_ahead_kib);
     Ok(options)
 }
 
-fn set_read_only(options: &mut DaemonOptions) {
-    options.mount.read_only = true;
-    options.open.assemble.read_only = true;
-    options.open.namespace.read_only = true;
-}
-
-/// One of `-o`'s words; those that mount(8) passes along without meaning for us are accepted.
-fn apply(options: &mut DaemonOptions, word: &str) -> Result<(), String> {
-    let (name, value) = match word.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (word, None),
-    };
-    let number = |value: Option<&str>| -> Result<u64, String> {
-        value.and_then(bytes).ok_or(format!("-o {name}= wants a number, such as 512M"))
-    };
-    let mount = &mut options.mount;
-    match name {
-        ""
-        | "defaults"
-        | "rw"
-        | "auto"
-        | "noauto"
-        | "user"
-        | "nofail"
-        | "_netdev"
-        | "relatime"
-        | "default_permissions" => {}
-        _ if name.starts_with("x-") || name.starts_with("comment") => {}
-        "ro" => set_read_only(options),
-        "degraded" => options.open.assemble.degraded = true,
-        "force" => options.open.assemble.force = true,
-        "cache" => options.open.namespace.cache_bytes = number(value)?,
-        "dirty" => options.open.namespace.dirty_bytes_max = number(value)?.max(16 * MIB),
-        "index_cache" => options.open.index.cache_bytes = number(value)?.max(MIB),
-        "commit" => {
-            options.open.namespace.commit_interval = Duration::from_secs(number(value)?.max(1));
-        }
-        "wait" => options.members_wait = Duration::from_secs(number(value)?),
-        "noatime" => {
-            mount.no_atime = true;
-            options.open.namespace.atime = false;
-        }
-        "allow_other" => mount.allow_other = true,
-        "noexec" => mount.no_exec = true,
-        "exec" => mount.no_exec = false,
-        "nosuid" => mount.no_suid = true,
-        "suid" => mount.no_suid = false,
-        "nodev" => mount.no_dev = true,
-        "dev" => mount.no_dev = false,
-        "sync" => mount.synchronous = true,
-        "async" => mount.synchronous = false,
-        "writeback" => mount.writeback = true,
-        "threads" => mount.threads = (number(value)? as usize).clamp(3, 256),
-        _ => return Err(format!("-o {word}: no such option; docs/options.md lists them")),
-    }
-    Ok(())
-}
-
-/// `4096`, `64K`, `512M`, `2G`.
-fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let unit = match text[digits.len()..].to_ascii_uppercase().as_str() {
-        "" => 1,
-        "K" | "KIB" => KIB,
-        "M" | "MIB" => MIB,
-        "G" | "GIB" => GIB,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
+/// A single word without a slash is a pool's name, unless a file is called so.
+fn is_path(word: &str) -> bool {
+    word.contains('/') || Path::new(word).exists()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn sizes_are_read_with_units() {
-        assert_eq!(bytes("4096"), Some(4096));
-        assert_eq!(bytes("64K"), Some(65536));
-        assert_eq!(bytes("2GiB"), Some(2 * GIB));
-        assert_eq!(bytes("x"), None);
-        assert_eq!(bytes("99999999999999999999"), None);
+    fn options(what: &[&str], list: &str) -> DaemonOptions {
+        let arguments = Mount {
+            what: what.iter().map(|word| word.to_string()).collect(),
+            options: vec![list.to_string()],
+            foreground: false,
+            read_only: false,
+            on_event: None,
+            log: None,
+            wait: None,
+            force: false,
+            daemon: false,
+        };
+        let flags = MountFlags::parse(&arguments.options).expect("known options");
+        daemon_options(&arguments, &flags).expect("a sound command line")
     }
 
     #[test]
-    fn unknown_options_are_refused_by_name() {
-        let mut options = daemon::defaults(None, Vec::new(), PathBuf::from("/mnt"));
-        assert!(apply(&mut options, "cache=64M").is_ok());
-        assert_eq!(options.open.namespace.cache_bytes, 64 * MIB);
-        assert!(apply(&mut options, "degraded").is_ok());
-        assert!(options.open.assemble.degraded);
-        let error = apply(&mut options, "frobnicate").expect_err("there is no such option");
-        assert!(error.contains("frobnicate"));
-        assert!(apply(&mut options, "cache=lots").is_err());
+    fn names_and_devices_are_told_apart() {
+        let by_name = options(&["tank", "mnt"], "");
+        assert_eq!(by_name.pool.as_deref(), Some("tank"));
+        assert!(by_name.devices.is_empty() && by_name.mountpoint.is_absolute());
+        let by_uuid = options(&["UUID=abc", "/mnt"], "");
+        assert_eq!(by_uuid.pool.as_deref(), Some("abc"));
+        let by_device = options(&["/dev/sdb", "/dev/sdc", "/mnt"], "");
+        assert_eq!((by_device.pool, by_device.devices.len()), (None, 2));
+    }
+
+    #[test]
+    fn options_reach_the_daemon() {
+        let found = options(&["tank", "/mnt"], "ro,noatime,nosuid,wait=5,cache=64M,degraded");
+        assert!(found.open.assemble.read_only && found.mount.read_only);
+        assert!(found.open.assemble.degraded && found.mount.no_suid && !found.open.namespace.atime);
+        assert_eq!(found.open.namespace.cache_bytes, 64 << 20);
+        assert_eq!(found.members_wait, Duration::from_secs(5));
     }
 }

@@ -1,83 +1,157 @@
-//! `isotherm status`.
+//! `isotherm status`: how pools are, which disks are missing, and what to do next.
 
-use std::path::Path;
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::{Outcome, args};
-use crate::base::units::human_bytes;
+use super::Outcome;
+use super::args::Status;
+use super::printing::{Table, duration, print, size};
+use super::running::find;
 use crate::control::{DiskStatus, Health, PoolStatus, running_pools};
 
-/// Prints how pools are. 0: all healthy; 1: at least one is not.
-pub fn run(args: args::Status) -> Outcome {
-    let pools: Vec<PoolStatus> = if args.pools.is_empty() {
+/// Events shown; `--json` has all that are kept.
+const EVENTS_SHOWN: usize = 10;
+
+pub(super) fn run(arguments: &Status) -> Outcome {
+    let pools: Vec<PoolStatus> = if arguments.targets.is_empty() {
         running_pools().into_iter().map(|pool| pool.status).collect()
     } else {
-        let mut found = Vec::new();
-        for name in &args.pools {
-            let pool = super::umount::find(Path::new(name)).ok_or_else(|| {
-                format!("{name} is not mounted; `isotherm list` shows pools that are not")
-            })?;
-            found.push(pool.status);
-        }
-        found
+        let found: Result<Vec<_>, _> = arguments.targets.iter().map(|name| find(name)).collect();
+        found?.into_iter().map(|pool| pool.status).collect()
     };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&pools)?);
+    if arguments.json {
+        let text = serde_json::to_string_pretty(&pools).map_err(|error| error.to_string())?;
+        print(&format!("{text}\n"));
     } else if pools.is_empty() {
-        println!("no pool is mounted; `isotherm list` shows those that could be");
+        eprintln!("isotherm: no pool is mounted; `isotherm list` shows what there is");
     } else {
-        pools.iter().for_each(print);
+        let texts: Vec<String> = pools.iter().map(show).collect();
+        print(&texts.join("\n"));
     }
     let healthy = pools.iter().all(PoolStatus::is_healthy);
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(pool: &PoolStatus) {
-    let health = match pool.health {
+fn show(pool: &PoolStatus) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "{name:<11} {value}").expect("writing to a String cannot fail");
+    };
+    line("pool", format!("{} ({})", pool.name, pool.uuid));
+    line("state", state(pool));
+    line("mounted", format!("{} by process {}", pool.mountpoint, pool.pid));
+    line("redundancy", pool.redundancy.clone());
+    let used = pool.total_bytes.saturating_sub(pool.free_bytes);
+    let percent = (used * 100).checked_div(pool.total_bytes).unwrap_or(0);
+    line(
+        "usable",
+        format!(
+            "{}, {} used ({percent} %), {} inodes",
+            size(pool.total_bytes),
+            size(used),
+            pool.inodes
+        ),
+    );
+    line(
+        "in memory",
+        format!("{} not yet on disks, log {} % full", size(pool.dirty_bytes), pool.log_percent),
+    );
+    text.push('\n');
+    text.push_str(&disks(&pool.disks));
+    let skipped = pool.events.len().saturating_sub(EVENTS_SHOWN);
+    if !pool.events.is_empty() {
+        text.push_str("\nlast events\n");
+        for event in &pool.events[skipped..] {
+            writeln!(text, "  {event}").expect("writing to a String cannot fail");
+        }
+    }
+    if !pool.advice.is_empty() {
+        text.push_str("\nwhat to do\n");
+        for advice in &pool.advice {
+            writeln!(text, "  {advice}").expect("writing to a String cannot fail");
+        }
+    }
+    text
+}
+
+fn state(pool: &PoolStatus) -> String {
+    let out = pool.disks.iter().filter(|disk| disk.state != "active").count();
+    let word = match pool.health {
         Health::Healthy => "healthy",
         Health::Degraded => "DEGRADED",
         Health::ReadOnly => "READ-ONLY",
-        Health::Suspended => "SUSPENDED",
-        Health::Failed => "FAILED",
+        Health::Suspended => "SUSPENDED: writers wait",
+        Health::Failed => "FAILED: nothing is accepted any more",
     };
-    println!("pool {} ({}) on {}: {health}", pool.name, pool.uuid, pool.mountpoint);
-    println!(
-        "  {}, {} usable, {} free, {} files, log {} %, {} not yet in objects, served by {}",
-        pool.redundancy,
-        human_bytes(pool.total_bytes),
-        human_bytes(pool.free_bytes),
-        pool.inodes,
-        pool.log_percent,
-        human_bytes(pool.dirty_bytes),
-        pool.pid
-    );
-    println!(
-        "  {:>4}  {:<8} {:>10} {:>10} {:>7} {:>9}  where",
-        "disk", "state", "size", "used", "errors", "wait"
-    );
-    for disk in &pool.disks {
-        println!(
-            "  {:>4}  {:<8} {:>10} {:>10} {:>7} {:>6} us  {}",
-            disk.index,
-            disk.state,
-            human_bytes(disk.bytes),
-            human_bytes(disk.used_bytes),
-            disk.errors,
-            disk.wait_us,
-            place(disk)
-        );
-    }
-    for event in pool.events.iter().rev().take(10).rev() {
-        println!("  event: {event}");
-    }
-    for line in &pool.advice {
-        println!("  next: {line}");
+    match out {
+        0 => word.to_string(),
+        1 => format!("{word}, 1 of {} disks does not take part", pool.disks.len()),
+        _ => format!("{word}, {out} of {} disks do not take part", pool.disks.len()),
     }
 }
 
-fn place(disk: &DiskStatus) -> String {
-    let parts = [&disk.path, &disk.by_id, &disk.model, &disk.serial];
-    let known: Vec<&str> =
-        parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
-    if known.is_empty() { format!("(uuid {})", disk.uuid) } else { known.join("  ") }
+fn disks(disks: &[DiskStatus]) -> String {
+    let mut table =
+        Table::new(&["DISK", "STATE", "SIZE", "USED", "ERRORS", "WAIT", "PATH", "SERIAL", "BY-ID"]);
+    let or_dash = |text: &str| if text.is_empty() { "-".to_string() } else { text.to_string() };
+    for disk in disks {
+        let wait = if disk.state == "active" { duration(disk.wait_us) } else { "-".to_string() };
+        table.row(vec![
+            disk.index.to_string(),
+            if disk.state == "active" { disk.state.clone() } else { disk.state.to_uppercase() },
+            size(disk.bytes),
+            size(disk.used_bytes),
+            disk.errors.to_string(),
+            wait,
+            or_dash(&disk.path),
+            or_dash(&disk.serial),
+            or_dash(&disk.by_id),
+        ]);
+    }
+    table.print(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_degraded_pool_names_its_disks_and_what_to_do() {
+        let disk = |index: u16, state: &str, serial: &str| DiskStatus {
+            index,
+            uuid: String::new(),
+            path: format!("/dev/sd{index}"),
+            by_id: String::new(),
+            model: String::new(),
+            serial: serial.to_string(),
+            state: state.to_string(),
+            bytes: 4_000_000_000_000,
+            used_bytes: 1_000_000_000_000,
+            errors: 3,
+            wait_us: 8_000,
+            read_bytes: 0,
+            written_bytes: 0,
+        };
+        let pool = PoolStatus {
+            name: "tank".to_string(),
+            uuid: "u".to_string(),
+            health: Health::Degraded,
+            mountpoint: "/mnt".to_string(),
+            pid: 7,
+            redundancy: "ec:6+2".to_string(),
+            total_bytes: 100,
+            free_bytes: 25,
+            inodes: 3,
+            dirty_bytes: 0,
+            log_percent: 2,
+            disks: vec![disk(0, "active", "A"), disk(1, "failed", "SERIAL9")],
+            events: (0..20).map(|number| format!("event {number}")).collect(),
+            advice: vec!["replace disk 1".to_string()],
+        };
+        let text = show(&pool);
+        assert!(text.contains("DEGRADED, 1 of 2 disks does not take part"), "{text}");
+        assert!(text.contains("FAILED") && text.contains("SERIAL9"), "{text}");
+        assert!(text.contains("(75 %)") && text.contains("replace disk 1"), "{text}");
+        assert!(text.contains("event 19") && !text.contains("event 9\n"), "{text}");
+    }
 }

@@ -1,15 +1,22 @@
-//! `isotherm sync`: what syncfs(2) cannot do, because it never reaches a FUSE daemon.
+//! `isotherm sync`: returns when everything written before it is durable [I1].
 
 use std::process::ExitCode;
 
-use super::{Outcome, args};
+use super::Outcome;
+use super::args::Sync;
+use super::running::find;
 
-/// Makes everything written so far durable.
-pub fn run(args: args::Sync) -> Outcome {
-    let pool = super::umount::find(&args.target)
-        .ok_or_else(|| format!("{} is not a mounted pool", args.target.display()))?;
-    // What programs have mapped or the kernel holds back reaches the daemon first.
-    nix::unistd::sync();
-    pool.client.sync()?;
+pub(super) fn run(arguments: &Sync) -> Outcome {
+    let pool = find(&arguments.target)?;
+    // What the kernel still holds (memory mappings, -o writeback) goes to the daemon first.
+    let mountpoint = std::fs::File::open(&pool.status.mountpoint)
+        .and_then(|directory| nix::unistd::syncfs(&directory).map_err(Into::into));
+    if let Err(error) = mountpoint {
+        return Err(format!("{}: {error}", pool.status.mountpoint));
+    }
+    pool.client.sync().map_err(|error| {
+        let why = error.to_string();
+        format!("{} is not durable: {}", pool.status.name, why.trim_start_matches("error: "))
+    })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,30 +1,34 @@
-//! `isotherm wipe`: labels and roots are overwritten, so that the disk is nobody's.
+//! `isotherm wipe`: takes disks out of use. Shows what would go; does it with `--yes`.
 
 use std::process::ExitCode;
 
-use super::{Outcome, args};
-use crate::pool::host::Host;
+use super::args::Wipe;
+use super::printing::print;
+use super::{Outcome, explain};
+use crate::pool::inspect::{current_label, wipe};
 
-/// Wipes, after saying what would be lost.
-pub fn run(args: args::Wipe) -> Outcome {
-    let host = Host::start();
-    let found = host.find(&args.devices);
-    for path in &args.devices {
-        let disk = found.iter().find(|disk| std::path::Path::new(&disk.identity.path) == path);
-        let Some(disk) = disk else {
-            return Err(
-                format!("{} has no label of a pool: nothing was changed", path.display()).into()
-            );
-        };
-        let label = &disk.label;
-        println!("{}: disk {} of pool {}", path.display(), label.index, label.pool_name);
+pub(super) fn run(arguments: &Wipe) -> Outcome {
+    // All are looked at before the first is touched.
+    for device in &arguments.devices {
+        let label = current_label(device).map_err(|error| explain(&error))?;
+        print(&format!(
+            "{}: disk {} of {} of pool {} ({}){}\n",
+            device.display(),
+            label.index,
+            label.member_count,
+            label.pool_name,
+            label.pool,
+            if label.open { ", which was not unmounted cleanly" } else { "" },
+        ));
     }
-    if !args.force {
-        return Err("nothing was changed: add --force to make these disks forget their pool".into());
+    if !arguments.yes {
+        return Err(
+            "nothing was changed; say --yes to wipe them: their pool cannot use them again".into(),
+        );
     }
-    for path in &args.devices {
-        host.wipe(path)?;
-        println!("{}: wiped", path.display());
+    for device in &arguments.devices {
+        wipe(device).map_err(|error| explain(&error))?;
+        print(&format!("{}: wiped\n", device.display()));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,4 +11,4 @@ mod namespace_fs;
 pub mod session;
 
 pub use file_system::{CopyEnd, FileSystem, FsResult, Handle, OpenMode, WriteMode};
-pub use session::{Mount, MountError, MountOptions, unmount};
+pub use session::{Mount, MountError, MountOptions, abandon, unmount};

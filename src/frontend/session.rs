@@ -231,18 +231,26 @@ fn raise_read_ahead(path: &Path, kib: u32) {
 }
 
 /// Takes the mount on `mountpoint` away, as the user that we are. With `lazy` at once from sight, and
-/// whoever still waits for an answer gets an error (root; others wait on); without, a mount in use is
-/// refused.
+/// in truth when its last user has gone; without, a mount in use is refused.
 pub fn unmount(mountpoint: &Path, lazy: bool) -> io::Result<()> {
+    let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    unmount_with(mountpoint, flags)
+}
+
+/// Takes a mount away whose daemon is dead or hangs: whoever still waits for an answer of it gets an
+/// error (as root; for others they wait on), which also lets a killed daemon's last threads end.
+pub fn abandon(mountpoint: &Path) -> io::Result<()> {
+    unmount_with(mountpoint, MntFlags::MNT_DETACH | MntFlags::MNT_FORCE)
+}
+
+fn unmount_with(mountpoint: &Path, flags: MntFlags) -> io::Result<()> {
     let path = mountpoint_of(mountpoint);
     if nix::unistd::geteuid().is_root() {
-        let flags =
-            if lazy { MntFlags::MNT_DETACH | MntFlags::MNT_FORCE } else { MntFlags::empty() };
         return nix::mount::umount2(&path, flags | MntFlags::UMOUNT_NOFOLLOW).map_err(Into::into);
     }
     let mut command = std::process::Command::new("fusermount3");
     command.arg("-u");
-    if lazy {
+    if flags.contains(MntFlags::MNT_DETACH) {
         command.arg("-z");
     }
     let output = command.arg("--").arg(&path).output()?;

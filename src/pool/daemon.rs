@@ -22,9 +22,8 @@ use crate::control::client::run_directory;
 use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server, running_pools};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::{Member, MemberState, Members, Report, Reports};
-use crate::frontend::memory::{Contents, MemoryFileSystem};
 use crate::frontend::mounts::find_mount;
-use crate::frontend::session::{Mount, MountError, MountOptions, unmount};
+use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
 use crate::namespace::{Namespace, NamespaceError};
 
 /// What to mount, where, and how.
@@ -427,7 +426,10 @@ fn stop_on_signals(host: &Host, mountpoint: &Path) {
         "signals",
         Box::new(move || {
             for _ in signals.forever() {
-                if let Err(error) = unmount(&mountpoint, false) {
+                // In use: taken from sight, and closed when the last user has gone, which a machine
+                // that shuts down sees to.
+                let done = unmount(&mountpoint, false).or_else(|_| unmount(&mountpoint, true));
+                if let Err(error) = done {
                     log::warn!("{} cannot be unmounted: {error}", mountpoint.display());
                 }
             }
@@ -435,18 +437,24 @@ fn stop_on_signals(host: &Host, mountpoint: &Path) {
     );
 }
 
-/// A mount point whose daemon has died answers nothing but errors: it is taken away.
-/// True if there was one, and it is gone.
-pub fn clear_dead_mount(mountpoint: &Path) -> bool {
+/// Whether this is a mount of ours whose daemon is gone.
+pub fn is_dead_mount(mountpoint: &Path) -> bool {
     let is_ours = find_mount(mountpoint)
         .is_some_and(|mount| mount.kind == crate::frontend::session::MOUNT_TYPE);
     // Attributes are cached for an hour, even those of the dead: only statfs is always passed on.
-    let is_dead = nix::sys::statfs::statfs(mountpoint)
-        .is_err_and(|errno| errno == nix::errno::Errno::ENOTCONN);
-    if !(is_ours && is_dead) {
+    let kind = |errno: nix::errno::Errno| io::Error::from(errno).kind();
+    is_ours
+        && nix::sys::statfs::statfs(mountpoint)
+            .is_err_and(|errno| kind(errno) == io::ErrorKind::NotConnected)
+}
+
+/// A mount point whose daemon has died answers nothing but errors: it is taken away.
+/// True if there was one, and it is gone.
+pub fn clear_dead_mount(mountpoint: &Path) -> bool {
+    if !is_dead_mount(mountpoint) {
         return false;
     }
-    match unmount(mountpoint, true) {
+    match abandon(mountpoint) {
         Ok(()) => log::info!("{}: a dead mount was taken away", mountpoint.display()),
         Err(error) => log::warn!("{}: a dead mount stays: {error}", mountpoint.display()),
     }
@@ -545,36 +553,4 @@ pub fn defaults(pool: Option<String>, devices: Vec<PathBuf>, mountpoint: PathBuf
         members_wait: MEMBERS_WAIT,
         on_event: None,
     }
-}
-
-/// Where the daemon for this mount point writes its messages: beside the admin sockets.
-pub fn log_path(mountpoint: &Path) -> io::Result<PathBuf> {
-    let directory = run_directory();
-    std::fs::create_dir_all(&directory)?;
-    let name = mountpoint_of(mountpoint).display().to_string();
-    Ok(directory.join(format!("{}.log", name.trim_matches('/').replace('/', "-"))))
-}
-
-/// Takes a mount away; see [`crate::frontend::session::unmount`].
-pub fn unmount_at(mountpoint: &Path, lazy: bool) -> io::Result<()> {
-    unmount(mountpoint, lazy)
-}
-
-/// The path as the kernel knows the mount point, without touching what is mounted on it.
-pub fn mountpoint_of(path: &Path) -> PathBuf {
-    crate::frontend::mounts::mountpoint_of(path)
-}
-
-/// Mounts and serves a file system that stores nothing: what FUSE alone costs, for benchmarks.
-pub fn run_null(host: &Host, mountpoint: &Path, ready: impl FnOnce()) -> Result<(), DaemonError> {
-    let owner = crate::namespace::Caller {
-        uid: nix::unistd::geteuid().as_raw(),
-        gid: nix::unistd::getegid().as_raw(),
-    };
-    let null = MemoryFileSystem::new(Contents::Discarded, host.clock(), owner);
-    let options = MountOptions::for_current_user("null");
-    let mount = Mount::new(Arc::new(null), mountpoint, &options)?;
-    stop_on_signals(host, mount.mountpoint());
-    ready();
-    mount.serve().map_err(|source| DaemonError::Io { what: "serving the mount", source })
 }

@@ -16,12 +16,10 @@ use crate::base::sync::Arc;
 use crate::base::{Clock, MIB, PoolUuid, Random, Task, Wait};
 use crate::fleet::Access;
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{DriveKey, Identified, identify, probe, write_at};
+use crate::fleet::disk::probe::{DriveKey, Identified, identify, probe};
 use crate::fleet::disk::uring::{UringDisk, UringOptions};
 use crate::fleet::disk::{BufferPool, DiskHandle, Identity};
-use crate::format::{DiskLayout, LABEL_BYTES, Label, Redundancy, SLOTS};
-
-pub use crate::fleet::capacity::Choice;
+use crate::format::Label;
 
 /// Memory for reading and writing labels and roots outside an open pool.
 const TOOL_BUFFER_BYTES: u64 = 32 * MIB;
@@ -225,38 +223,6 @@ impl Host {
             disks.push(NewDisk { disk: self.open_disk(path, false)?, probe });
         }
         Ok(create(&self.access(), &options, &disks, &mut self.random())?)
-    }
-}
-
-impl Host {
-    /// Sizes of the disks at these paths, and the redundancies they allow.
-    pub fn choices(&self, paths: &[PathBuf]) -> Result<(Vec<u64>, Vec<Choice>), ProbeError> {
-        let mut bytes = Vec::new();
-        for path in paths {
-            bytes.push(identify(path)?.identity.bytes);
-        }
-        let choices = crate::fleet::capacity::choose_redundancy(&bytes);
-        Ok((bytes, choices))
-    }
-
-    /// Bytes of files that fit on disks of these sizes.
-    pub fn usable_bytes(disk_bytes: &[u64], redundancy: Redundancy) -> u64 {
-        crate::fleet::capacity::usable_bytes(disk_bytes, redundancy)
-    }
-
-    /// Overwrites every label copy and both root slots with zeros. Held exclusively meanwhile.
-    pub fn wipe(&self, path: &Path) -> Result<(), ProbeError> {
-        let bytes = identify(path)?.identity.bytes;
-        let zeros = vec![0; LABEL_BYTES as usize];
-        if let Ok(layout) = DiskLayout::for_disk(bytes) {
-            for slot in 0..SLOTS {
-                write_at(path, layout.slot_offset(slot), &zeros)?;
-            }
-        }
-        for offset in DiskLayout::label_offsets_for(bytes) {
-            write_at(path, offset, &zeros)?;
-        }
-        Ok(())
     }
 }
 

@@ -1,129 +1,195 @@
-//! What is on a disk, as text: reads only, believes nothing it has not verified.
+//! Looking at what is on one disk, structure by structure, for people. Reads only, without opening
+//! the pool, so that it also helps where a pool does not open.
+//!
+//! Texts are handed out line by line as they are found: a whole data area takes hours to walk.
 
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::host::Host;
 use crate::base::limits::ROOT_BYTES_MAX;
-use crate::base::{UNIT_BYTES, Units};
+use crate::base::{MIB, UNIT_BYTES, Units};
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{identify, read_at};
-use crate::format::{
-    DiskLayout, FormatError, LABEL_BYTES, Label, RawEntryHeader, RawLabel, RawRoot, RawShardHeader,
-    SLOTS,
-};
+use crate::fleet::disk::probe::{identify, read_at, write_at};
+use crate::format::journal_entry::{ENTRY_HEADER_BYTES, RawEntryHeader};
+use crate::format::shard_header::RawShardHeader;
+use crate::format::{DiskLayout, FormatError, LABEL_BYTES, Label, RawLabel, RawRoot};
 
-/// Why there is nothing to show.
+/// Bytes read at a time while walking.
+const STEP_BYTES: u64 = 4 * MIB;
+
+/// Why there is nothing to look at.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
-    /// The disk cannot be read.
+    /// It cannot be read.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// No copy of the label is good.
-    #[error("{path}: no good label: {source}")]
-    Label {
+    /// It has no usable label, so nothing else can be found on it.
+    #[error("{path}: no usable label on this disk: it is not a member of a pool")]
+    NoLabel {
         /// Which disk.
         path: String,
-        /// What is wrong with the last copy.
-        source: FormatError,
     },
-    /// Beyond the data area.
-    #[error("{path}: its data area has {units} units")]
-    Unit {
-        /// Which disk.
-        path: String,
-        /// How many.
-        units: u64,
-    },
+    /// No layout for a disk of this size.
+    #[error(transparent)]
+    Format(#[from] FormatError),
 }
 
-impl Host {
-    /// All copies of the label, good or not.
-    pub fn inspect_label(&self, path: &Path) -> Result<String, InspectError> {
-        let bytes = identify(path)?.identity.bytes;
-        let mut text = String::new();
-        for (copy, offset) in DiskLayout::label_offsets_for(bytes).into_iter().enumerate() {
-            let raw = read_at(path, offset, LABEL_BYTES)?;
-            let said = match RawLabel::decode(&raw, offset) {
-                Ok(label) => label.describe(),
-                Err(error) => format!("{error}\n"),
-            };
-            let _ = write!(text, "copy {copy} at byte {offset}\n{said}\n");
-        }
-        Ok(text)
-    }
+/// Where texts go; false ends it.
+pub type Print<'a> = &'a mut dyn FnMut(&str) -> bool;
 
-    /// Both slots.
-    pub fn inspect_root(&self, path: &Path) -> Result<String, InspectError> {
-        let label = self.good_label(path)?;
-        let mut text = String::new();
-        for slot in 0..SLOTS {
-            let offset = label.layout.slot_offset(slot);
-            let raw = read_at(path, offset, ROOT_BYTES_MAX)?;
-            let said = match RawRoot::decode(&raw, offset) {
+fn copies(path: &Path) -> Result<Vec<(u64, Result<Label, FormatError>)>, InspectError> {
+    let bytes = identify(path)?.identity.bytes;
+    let mut found = Vec::new();
+    for offset in DiskLayout::label_offsets_for(bytes) {
+        let label = read_at(path, offset, LABEL_BYTES)
+            .map(|read| RawLabel::decode(&read, offset).and_then(|raw| raw.verify(bytes)))?;
+        found.push((offset, label));
+    }
+    Ok(found)
+}
+
+/// The label that counts.
+pub fn current_label(path: &Path) -> Result<Label, InspectError> {
+    let labels = copies(path)?.into_iter().filter_map(|(_, label)| label.ok());
+    labels
+        .max_by_key(|label| label.sequence)
+        .ok_or_else(|| InspectError::NoLabel { path: path.display().to_string() })
+}
+
+/// All copies of the label.
+pub fn label(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
+    for (number, (offset, label)) in copies(path)?.into_iter().enumerate() {
+        let text = match label {
+            Ok(label) => label.describe(),
+            Err(error) => format!("unusable: {error}\n"),
+        };
+        if !print(&format!("label copy {number} at {offset}\n{text}\n")) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The checkpoint roots in both slots.
+pub fn root(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
+    let label = current_label(path)?;
+    for (slot, &offset) in label.layout.slot_offsets.iter().enumerate() {
+        let bytes = read_at(path, offset, ROOT_BYTES_MAX)?;
+        let text = match RawRoot::decode(&bytes, offset) {
+            Ok(raw) => match raw.clone().verify(label.pool, label.disk, slot) {
                 Ok(root) => root.describe(),
-                Err(error) => format!("{error}\n"),
-            };
-            let _ = write!(text, "slot {slot} at byte {offset}\n{said}\n");
+                Err(error) => format!("not of this place: {error}\n{}", raw.describe()),
+            },
+            Err(error) => format!("none: {error}\n"),
+        };
+        if !print(&format!("slot {slot} at {offset}\n{text}\n")) {
+            break;
         }
-        Ok(text)
     }
+    Ok(())
+}
 
-    /// Headers of all entries in the ring, live or dead, in ring order.
-    pub fn inspect_journal(&self, path: &Path) -> Result<String, InspectError> {
-        let label = self.good_label(path)?;
-        let (start, bytes) = (label.layout.journal_offset, label.layout.journal_bytes);
-        let mut text = format!("ring of {bytes} bytes at byte {start}\n");
-        let mut at = 0;
-        let mut count = 0;
-        while at < bytes {
-            let raw = read_at(path, start + at, UNIT_BYTES)?;
-            match RawEntryHeader::decode(&raw, start + at) {
-                Ok(entry) => {
-                    count += 1;
-                    let _ = writeln!(text, "position {at}: {}", entry.describe().trim_end());
-                }
-                Err(FormatError::Version { .. } | FormatError::Features { .. }) => {
-                    let _ = writeln!(text, "position {at}: an entry of another version");
-                }
-                Err(_) => {}
-            }
-            at += UNIT_BYTES;
+/// Every entry found in the journal ring, in the order of their positions.
+pub fn journal(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
+    let label = current_label(path)?;
+    let mut at = 0;
+    walk(path, label.layout.journal_offset, label.layout.journal_bytes, &mut |position, bytes| {
+        if position < at {
+            return Some(at);
         }
-        let _ = writeln!(text, "{count} entries");
-        Ok(text)
-    }
+        let Ok(raw) = RawEntryHeader::decode(&bytes[..ENTRY_HEADER_BYTES], position) else {
+            return Some(position + UNIT_BYTES);
+        };
+        at = position + UNIT_BYTES;
+        let place = match raw.clone().verify(label.pool, label.disk, position) {
+            Ok(_) => "entry",
+            Err(_) => "entry not of this place",
+        };
+        print(&format!("{place} at {position}\n{}\n", raw.describe())).then_some(at)
+    })
+}
 
-    /// The shard header at a unit of the data area.
-    pub fn inspect_object(&self, path: &Path, unit: u64) -> Result<String, InspectError> {
-        let label = self.good_label(path)?;
-        let units = label.layout.data_units.0;
-        if unit >= units {
-            return Err(InspectError::Unit { path: path.display().to_string(), units });
+/// Headers of shards in the data area: of all, or of the one object whose id prints as `wanted`.
+pub fn object(path: &Path, wanted: Option<&str>, print: Print<'_>) -> Result<(), InspectError> {
+    let label = current_label(path)?;
+    let bytes = label.layout.data_units.0 * UNIT_BYTES;
+    walk(path, label.layout.data_offset, bytes, &mut |position, unit| {
+        let offset = Units(position / UNIT_BYTES);
+        let header = RawShardHeader::decode(unit, position)
+            .and_then(|raw| raw.verify(label.pool, label.disk, offset));
+        let Ok(header) = header else { return Some(position + UNIT_BYTES) };
+        // The payload may hold anything, also what looks like a header: it is passed over.
+        let next = position + UNIT_BYTES + u64::from(header.object.shard_bytes);
+        let id = header.object.id.to_string();
+        let go_on = match wanted {
+            None => print(&format!(
+                "unit {:<10} object {id} {:?} shard {} of {} bytes {} written in epoch {} after batch {}\n",
+                offset.0,
+                header.object.kind,
+                header.shard,
+                header.object.redundancy,
+                header.object.shard_bytes,
+                header.epoch,
+                header.object.lsn,
+            )),
+            Some(wanted) if wanted == id => print(&format!("{}\n", header.describe())),
+            Some(_) => true,
+        };
+        go_on.then_some(next)
+    })
+}
+
+/// Where everything lies: on this disk, or on a new one of `bytes`.
+pub fn layout(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
+    let layout = match current_label(path) {
+        Ok(label) => label.layout,
+        Err(InspectError::NoLabel { .. }) => DiskLayout::for_disk(identify(path)?.identity.bytes)?,
+        Err(error) => return Err(error),
+    };
+    print(&layout.describe());
+    Ok(())
+}
+
+/// As [`layout`], of a disk that is not there.
+pub fn layout_of_size(bytes: u64) -> Result<String, InspectError> {
+    Ok(DiskLayout::for_disk(bytes)?.describe())
+}
+
+/// Calls `look` with the unit at each position; it says where to go on, or None to end. What cannot be
+/// read is passed over as if it were zeros.
+fn walk(
+    path: &Path,
+    start: u64,
+    bytes: u64,
+    look: &mut dyn FnMut(u64, &[u8]) -> Option<u64>,
+) -> Result<(), InspectError> {
+    let unit = UNIT_BYTES as usize;
+    let (mut position, mut from, mut step) = (0, 0, Vec::new());
+    while position + UNIT_BYTES <= bytes {
+        if position < from || position + UNIT_BYTES > from + step.len() as u64 {
+            from = position;
+            let length = STEP_BYTES.min(bytes - from);
+            step = read_at(path, start + from, length).unwrap_or_else(|error| {
+                log::warn!("{error}");
+                vec![0; length as usize]
+            });
         }
-        let offset = label.layout.data_offset(Units(unit));
-        let raw = read_at(path, offset, UNIT_BYTES)?;
-        Ok(match RawShardHeader::decode(&raw, offset) {
-            Ok(header) => header.describe(),
-            Err(error) => format!("{error}\n"),
-        })
-    }
-
-    /// Where everything is on this disk.
-    pub fn inspect_layout(&self, path: &Path) -> Result<String, InspectError> {
-        Ok(self.good_label(path)?.layout.describe())
-    }
-
-    fn good_label(&self, path: &Path) -> Result<Label, InspectError> {
-        let bytes = identify(path)?.identity.bytes;
-        let mut last = FormatError::Magic { what: "label", at: 0 };
-        for offset in DiskLayout::label_offsets_for(bytes) {
-            let raw = read_at(path, offset, LABEL_BYTES)?;
-            match RawLabel::decode(&raw, offset).and_then(|label| label.verify(bytes)) {
-                Ok(label) => return Ok(label),
-                Err(error) => last = error,
-            }
+        let at = (position - from) as usize;
+        match look(position, &step[at..at + unit]) {
+            Some(next) => position = next.max(position + UNIT_BYTES),
+            None => break,
         }
-        Err(InspectError::Label { path: path.display().to_string(), source: last })
     }
+    Ok(())
+}
+
+/// Takes the labels and roots off a disk, so that no pool takes it any more. Its data stays until it
+/// is overwritten. Refused while it is in use, or if it has no label.
+pub fn wipe(path: &PathBuf) -> Result<Label, InspectError> {
+    let label = current_label(path)?;
+    // The labels first: from the first one on, the disk is on its way out.
+    let places = label.layout.label_offsets.iter().chain(&label.layout.slot_offsets);
+    for &offset in places {
+        write_at(path, offset, &vec![0; UNIT_BYTES as usize])?;
+    }
+    Ok(label)
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use isotherm::base::sync::Arc;
 use isotherm::base::{Clock, Ticks, WallTime};
 use isotherm::frontend::memory::{Contents, MemoryFileSystem};
-use isotherm::frontend::{FileSystem, Mount, MountOptions, unmount};
+use isotherm::frontend::{FileSystem, Mount, MountOptions, abandon, unmount};
 use isotherm::namespace::Caller;
 
 /// A clock on the machine's time.
@@ -103,7 +103,7 @@ fn serve(mount: Mount) -> JoinHandle<std::io::Result<()>> {
 impl Drop for Mounted {
     fn drop(&mut self) {
         if self.server.is_some() {
-            let _ = unmount(&self.path, true);
+            let _ = abandon(&self.path);
         }
         if let (Some(directory), true) = (self.directory.take(), std::thread::panicking()) {
             // Never delete into something that may still be mounted.

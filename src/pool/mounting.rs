@@ -1,0 +1,35 @@
+//! What the command line may know of mounts: it names no room above but this one.
+
+use std::path::Path;
+
+use super::daemon::clear_dead_mount;
+use super::host::Host;
+use crate::base::sync::Arc;
+use crate::frontend::memory::{Contents, MemoryFileSystem};
+use crate::frontend::session::{MOUNT_TYPE, Mount, MountError, MountOptions};
+use crate::namespace::Caller;
+
+pub use crate::frontend::mounts::{MountEntry, find_mount, mountpoint_of, mounts};
+pub use crate::frontend::session::{abandon, unmount};
+
+/// Mounts of ours, in the order in which they were made.
+pub fn our_mounts() -> Vec<MountEntry> {
+    mounts().into_iter().filter(|mount| mount.kind == MOUNT_TYPE).collect()
+}
+
+/// Mounts a file system that does nothing and serves it until it is unmounted: what FUSE itself
+/// costs. Mount options and workers are those of a pool.
+pub fn serve_null(
+    host: &Host,
+    mountpoint: &Path,
+    change: impl FnOnce(&mut MountOptions),
+) -> Result<(), MountError> {
+    clear_dead_mount(mountpoint);
+    let owner =
+        Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
+    let fs = MemoryFileSystem::new(Contents::Discarded, host.clock(), owner);
+    let mut options = MountOptions::for_current_user("bench-null");
+    change(&mut options);
+    let mount = Mount::new(Arc::new(fs), mountpoint, &options)?;
+    mount.serve().map_err(MountError::Handshake)
+}
