@@ -10,7 +10,7 @@ use crate::base::{Clock, DiskIndex, DiskUuid, Epoch, MIB, PoolUuid, Random};
 use crate::fleet::disk::sim::{Access, SimParameters};
 use crate::fleet::disk::{BufferPool, Disk, DiskError, SimDisk};
 use crate::fleet::{FailReason, Heat, Member, MemberState, Members, Report, Reports, Space};
-use crate::format::{DiskLayout, Place, RawShardHeader};
+use crate::format::{DiskLayout, RawShardHeader};
 
 const DISK_BYTES: u64 = 256 * MIB;
 const POOL: PoolUuid = PoolUuid([7; 16]);
@@ -451,21 +451,30 @@ fn r21_a_bad_cell_is_rewritten_in_place() {
 
 #[test]
 fn r21_somebody_elses_place_is_left_alone() {
-    let rig = rig(9, 5, ec(3, 2));
-    let bytes = bytes_of(4, 300_000);
-    let stale = rig.write(&bytes, ec(3, 2)).expect("all disks work");
-    // A stale record, read without a pin: its places are another object's by now.
-    rig.space.delete(&stale.record).expect("it was put");
-    let other = bytes_of(5, 300_000);
-    let newer = rig.write(&other, ec(3, 2)).expect("all disks work");
-    let same = |(a, b): (&Option<Place>, &Option<Place>)| a == b;
-    let pairs = stale.record.places.iter().zip(&newer.record.places);
-    assert!(pairs.filter(|&pair| same(pair)).count() < 5, "shards are drawn anew");
-    assert!(matches!(rig.read(&stale, 0..300_000), Err(FleetError::Unreadable { .. })));
-    assert!(rig.read(&stale, 0..1000).is_err());
-    assert_eq!(rig.read(&newer, 0..300_000), Ok(other));
-    let repaired = |report: &Report| matches!(report, Report::BadShard { repaired: true, .. });
-    assert!(!rig.reports().iter().any(repaired));
+    for redundancy in [ec(3, 2), Redundancy::Replica { copies: 3 }] {
+        let rig = rig(9, 5, redundancy);
+        let (ours, theirs) = (bytes_of(4, 300_000), bytes_of(5, 300_000));
+        let mut stale = rig.write(&ours, redundancy).expect("all disks work");
+        let other = rig.write(&theirs, redundancy).expect("all disks work");
+        // A stale record: one shard moved, and its old place is another object's by now.
+        for shard in 0..redundancy.tolerates() {
+            stale.record.places[shard] = other.record.places[shard];
+        }
+        for _ in 0..4 {
+            let pin = rig.space.pin(stale.record.id);
+            let sums = &stale.checksums[..];
+            let read = rig.store.read(&stale.record, sums, 0..300_000, Class::Foreground);
+            assert_eq!(read, Ok(ours.clone()));
+            drop(pin);
+        }
+        let repaired = |report: &Report| matches!(report, Report::BadShard { repaired: true, .. });
+        let reports = rig.reports();
+        assert!(!reports.iter().any(repaired), "the header there names another object");
+        for _ in 0..4 {
+            assert_eq!(rig.read(&other, 0..300_000), Ok(theirs.clone()));
+        }
+        assert!(rig.reports().is_empty(), "nothing of theirs was touched");
+    }
 }
 
 /// Sets a fault, writes, and returns what was stored after checking that it reads and is whole.
