@@ -58,7 +58,7 @@ pub fn place(
     Some(disks)
 }
 
-fn worst(draw: &Vec<Candidate>) -> Duration {
+fn worst(draw: &[Candidate]) -> Duration {
     draw.iter().map(|one| one.wait).max().unwrap_or_default()
 }
 

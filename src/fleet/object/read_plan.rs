@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_replica_is_read_where_the_wait_is_least() {
-        let mut wanted = wanted(&[3..6]);
+        let mut wanted = wanted(std::slice::from_ref(&(3..6)));
         wanted.replica = true;
         let mut shards = ms(&[30, 10, 20]);
         let one = |shard, columns| Ok(vec![Access { shard, columns }]);

@@ -162,10 +162,9 @@ impl DiskSpace {
     /// class or free ones (`class` None: into any).
     fn fit_in(&self, group: u32, units: u64, class: Option<SizeClass>) -> Option<u64> {
         let free = &self.groups.get(&group)?.free;
-        if let Ok(short) = u32::try_from(units) {
-            if let Some(start) = free.first_fit(short) {
-                return Some(self.start_of(group) + u64::from(start));
-            }
+        let fit = u32::try_from(units).ok().and_then(|units| free.first_fit(units));
+        if let Some(start) = fit {
+            return Some(self.start_of(group) + u64::from(start));
         }
         let last = free.as_slice().last()?;
         if last.end() == self.units_of(group)

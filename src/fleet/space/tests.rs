@@ -266,9 +266,9 @@ fn run_against_the_model(seed: u64) {
                     if kept {
                         loads.push(snapshot);
                         let loaded = load_all(&loads, sizes);
-                        for disk in 0..2 {
+                        for (disk, (_, group)) in sizes.iter().enumerate() {
                             let want = model.used_runs(disk);
-                            let got = runs_of(&loaded.snapshot(true), disk as u16, sizes[disk].1);
+                            let got = runs_of(&loaded.snapshot(true), disk as u16, *group);
                             assert_eq!(got, want, "[R18] exactly what puts and deletes imply");
                         }
                     }
