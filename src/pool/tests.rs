@@ -290,6 +290,41 @@ fn scenario_5_a_survivor_that_recorded_the_other_as_dropped_is_not_overruled_by_
 }
 
 #[test]
+fn scenario_5_a_returned_member_has_no_say_until_a_root_is_durable_on_it() {
+    let bench = Bench::empty(46, 2);
+    bench.create(1).expect("nothing is in the way");
+    let whole = Bench::new(47, &bench.images());
+    let (assembled, ..) = whole.mount(310);
+    assembled.members.fail(DiskIndex(0), FailReason::Write);
+    assembled.labels.record().expect("the survivor takes it");
+    // The failed one is back; the mount is cut short after its claim, before its root.
+    let back = Bench::new(48, &whole.images());
+    assert_eq!(back.claim(311).returned, [DiskIndex(0)]);
+    let images = back.images();
+    let assembled = Bench::new(49, &images).assemble().expect("there");
+    assert_eq!(assembled.participants, [DiskIndex(1)], "still");
+    // The one that has everything stops answering after its label was read.
+    let bench = Bench::new(50, &images);
+    let candidates = bench.candidates();
+    bench.disk(1).set_hang(true);
+    let options = AssembleOptions { machine_id: HERE, degraded: true, ..Default::default() };
+    let blind = assemble(&bench.access, candidates, &options, Arc::new(Reports::new()));
+    assert_eq!(blind.expect("there").mode, Mode::TooManyMissing);
+    // Or during the claim, which then fails, and does not say that it is out.
+    let bench = Bench::new(51, &images);
+    let assembled = bench.assemble().expect("there");
+    bench.disk(1).detach();
+    let refused = assembled.labels.claim(312, HERE);
+    assert!(matches!(refused, Err(FleetError::TooFewDisks { .. })), "{refused:?}");
+    let later = Bench::new(52, &bench.images());
+    assert_eq!(later.assemble().expect("there").participants, [DiskIndex(1)]);
+    // With a root on both it has everything, and the labels say so.
+    later.mount(313);
+    let assembled = Bench::new(53, &later.images()).assemble().expect("there");
+    assert_eq!(assembled.participants.len(), 2);
+}
+
+#[test]
 fn scenario_5_a_claim_that_one_disk_alone_took_is_overruled_by_a_quorum() {
     let bench = Bench::empty(25, 5);
     bench.create(2).expect("nothing is in the way");
