@@ -199,6 +199,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::type_complexity, reason = "what the tests take apart at once")]
     fn run(timer: bool) -> (Threads, Arc<AtomicU64>, Arc<Event>, Arc<Event>, Arc<dyn Wait>) {
         let clock: Arc<dyn Clock> = MachineClock::start();
         let wait = machine_wait(clock.clone());

@@ -2,7 +2,6 @@
 //! back, in order, and nothing but a prefix of what was appended [I1, I2, I8].
 
 use super::*;
-use crate::base::sync::Mutex;
 
 /// A moment of a run: the disks, and what had been acknowledged by then.
 struct Moment {
@@ -35,7 +34,7 @@ fn choose(random: &mut Random, from: usize, count: usize) -> Vec<usize> {
 fn hurt(bench: &Bench, random: &mut Random, disk: usize) {
     let at = random.below(400);
     let target = bench.disks[disk].clone();
-    match random.below(6) {
+    match random.below(8) {
         0 => bench.after(at, move || target.detach()),
         1 => bench.after(at, move || target.set_hang(true)),
         2 => {
@@ -50,6 +49,14 @@ fn hurt(bench: &Bench, random: &mut Random, disk: usize) {
         4 => {
             let nth = random.below(20);
             target.fail_nth(SimAccess::Write, nth, DiskError::Medium { offset: 0 });
+        }
+        5 => {
+            let count = 1 + random.below(5);
+            bench.after(at, move || target.lose_writes(count));
+        }
+        6 => {
+            let by = (1 + random.below(200) as i64) * UNIT_BYTES as i64;
+            bench.after(at, move || target.misdirect_next_write(by));
         }
         _ => bench.after(at, move || target.set_flush_lies(true)),
     }
