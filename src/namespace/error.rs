@@ -64,6 +64,6 @@ pub enum NamespaceError {
     #[error("the pool is being unmounted")]
     Stopped,
     /// Disks could not deliver: data lost beyond redundancy, or the log cannot be written.
-    #[error("input/output error")]
+    #[error("input/output error: {0}")]
     Io(#[from] FleetError),
 }

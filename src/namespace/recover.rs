@@ -141,11 +141,17 @@ impl Recovery {
         let changes: Vec<ChangeRef<'_>> =
             decode(BatchReader::new(payload).and_then(Iterator::collect))?;
         let mut freed: Vec<ObjectRecord> = Vec::new();
+        // Objects that this very batch names: one of them may die in it again.
+        let mut named: HashMap<ObjectId, ObjectRecord> = HashMap::new();
         for change in &changes {
             match *change {
-                ChangeRef::Put { key, value } => self.replay_put(key, value)?,
+                ChangeRef::Put { key, value } => {
+                    if let Some(record) = self.replay_put(key, value)? {
+                        named.insert(record.id, record);
+                    }
+                }
                 ChangeRef::Delete { key } => {
-                    if let Some(record) = self.replay_delete(key)? {
+                    if let Some(record) = self.replay_delete(key, &mut named)? {
                         freed.push(record);
                     }
                 }
@@ -184,23 +190,35 @@ impl Recovery {
         Ok(())
     }
 
-    fn replay_put(&mut self, key: &[u8], value: &[u8]) -> Result<(), NamespaceError> {
+    fn replay_put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Option<ObjectRecord>, NamespaceError> {
         if let Ok(KeyView::Object(_)) = KeyView::decode(key) {
             let record = decode(ObjectRecord::decode(value))?;
             self.core.space.put(&record)?;
+            return Ok(Some(record));
         }
         if let Some(lease) = lease_of(key, value) {
             let mut state = self.core.state.lock();
             state.ino_lease = state.ino_lease.max(lease);
             state.next_ino = state.ino_lease;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The record of an object that is deleted, whose space becomes free.
-    fn replay_delete(&mut self, key: &[u8]) -> Result<Option<ObjectRecord>, NamespaceError> {
+    fn replay_delete(
+        &mut self,
+        key: &[u8],
+        named: &mut HashMap<ObjectId, ObjectRecord>,
+    ) -> Result<Option<ObjectRecord>, NamespaceError> {
         match decode(KeyView::decode(key))? {
-            KeyView::Object(_) => {
+            KeyView::Object(id) => {
+                if let Some(record) = named.remove(&id) {
+                    return Ok(Some(record));
+                }
                 let old = self.lookup(key)?;
                 Ok(old.map(|value| decode(ObjectRecord::decode(&value))).transpose()?)
             }

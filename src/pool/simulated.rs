@@ -211,4 +211,39 @@ mod tests {
             pool.close().expect("it closes");
         }
     }
+
+    /// Found by killing the daemon: replay kept the place of such an object for ever, and then took
+    /// the next object there for damage.
+    #[test]
+    fn an_object_named_and_freed_in_one_batch_leaves_no_trace_in_replay() {
+        for seed in 0..5 {
+            let machine = machine(seed);
+            let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+            let namespace = &pool.namespace;
+            // Flushed and cut at some 5 s into a batch that commits at some 10 s.
+            let first = write(namespace, "first", &content(1, 9 << 20));
+            machine.world.run_for(std::time::Duration::from_secs(6));
+            namespace.unlink(Ino::ROOT, b"first").expect("it is there");
+            namespace.forget(first, 1);
+            machine.world.run_for(std::time::Duration::from_secs(6));
+            for index in 0..4 {
+                let ino = write(namespace, &format!("f{index}"), &content(index, 9 << 20));
+                namespace.fsync(ino).expect("it syncs");
+            }
+            let mut random = crate::base::Random::new(seed);
+            let disks = machine.disks.iter().enumerate();
+            let images = disks
+                .map(|(index, disk)| (index, disk.snapshot().crash_image(&mut random)))
+                .collect();
+            machine.world.clear();
+            drop(pool);
+            let machine = SimMachine::with_images(seed + 100, images);
+            let pool = machine.open(OpenOptions::default()).expect("it opens after a crash");
+            assert!(pool.replayed > 0, "the crash left a log");
+            for index in 0..4 {
+                assert_eq!(read(&pool.namespace, &format!("f{index}")), content(index, 9 << 20));
+            }
+            pool.close().expect("it closes");
+        }
+    }
 }

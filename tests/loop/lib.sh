@@ -161,14 +161,15 @@ remember_mount() {
 # pool_mount_foreground: the same, with the daemon as our child; its number is DAEMON.
 pool_mount_foreground() {
   mapfile -t devices < <(present)
+  # The daemon says `ready` when its mount works: the mount point alone may still be a dead one.
+  local before
+  before=$(grep -cx ready "$WORK/daemon.log" 2>/dev/null || true)
   "$ISOTHERM" mount "${devices[@]}" "$WORK/mount" --foreground "$@" >>"$WORK/daemon.log" 2>&1 &
   DAEMON=$!
   PIDS+=("$DAEMON")
   remember_mount
   local waited=0
-  # A dead mount point of the daemon before is also a mount point: ask for its content.
-  # (Attributes of the dead are cached; statfs is always passed on.)
-  until mountpoint --quiet "$WORK/mount" && stat --file-system "$WORK/mount" >/dev/null 2>&1; do
+  until [ "$(grep -cx ready "$WORK/daemon.log" 2>/dev/null || true)" -gt "${before:-0}" ]; do
     if ! kill -0 "$DAEMON" 2>/dev/null || [ "$waited" -ge 600 ]; then
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1
