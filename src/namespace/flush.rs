@@ -22,7 +22,7 @@ use crate::base::{Event, Ino, Lsn, MIB, Pace, Task, Ticks, UNIT_BYTES};
 use crate::fleet::disk::Class;
 use crate::fleet::space::ReserveLevel;
 use crate::fleet::{FleetError, WriteObject};
-use crate::format::{ObjectKind, Piece, Redundancy};
+use crate::format::{ObjectKind, PIECE_BYTES, Piece, Redundancy};
 
 /// Bytes of one flush: some objects, so that a stream keeps all disks busy and memory is given back
 /// in time.
@@ -223,7 +223,8 @@ impl Core {
             .iter()
             .zip(&contents)
             .map(|(packed, (data, pieces))| {
-                let (redundancy, _) = self.objects.geometry_for(packed.end);
+                let list_bytes = (pieces.len() * PIECE_BYTES) as u64;
+                let (redundancy, _) = self.objects.geometry_for(packed.end + list_bytes);
                 let one_file = pieces.len() == 1 && packed.end >= self.object_capacity();
                 WriteObject {
                     id: None,
