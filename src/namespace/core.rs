@@ -9,6 +9,7 @@ use super::handles::Handles;
 use super::index::{Index, Pressure};
 use super::inode_state::InodeState;
 use super::open_batch::OpenBatch;
+use super::types::Caller;
 use crate::base::limits::{COMMIT_SECONDS, INLINE_BYTES_EMPTY_LOG, INLINE_BYTES_HALF_LOG};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -36,6 +37,8 @@ pub struct Options {
     pub atime: bool,
     /// Nothing may be changed.
     pub read_only: bool,
+    /// Whose the root directory of a new pool is.
+    pub owner: Caller,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             commit_interval: Duration::from_secs(COMMIT_SECONDS),
             atime: true,
             read_only: false,
+            owner: Caller::default(),
         }
     }
 }

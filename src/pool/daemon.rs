@@ -24,7 +24,7 @@ use crate::fleet::disk::error::ProbeError;
 use crate::fleet::{Member, MemberState, Members, Report, Reports};
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
-use crate::namespace::{Namespace, NamespaceError};
+use crate::namespace::{Caller, Namespace, NamespaceError};
 
 /// What to mount, where, and how.
 #[derive(Clone, Debug)]
@@ -544,11 +544,14 @@ pub fn is_refusal(error: &DaemonError) -> bool {
 
 /// What a mount does if nothing else is said.
 pub fn defaults(pool: Option<String>, devices: Vec<PathBuf>, mountpoint: PathBuf) -> DaemonOptions {
+    let mut open = OpenOptions::default();
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    open.namespace.owner = Caller { uid, gid };
     DaemonOptions {
         pool,
         devices,
         mountpoint,
-        open: OpenOptions::default(),
+        open,
         mount: MountOptions::for_current_user("isotherm"),
         members_wait: MEMBERS_WAIT,
         on_event: None,
