@@ -481,7 +481,8 @@ fn r6_a_crash_while_labels_are_rewritten_leaves_a_good_copy_on_every_disk() {
     }
     start.claim(800);
     start.world.run_for(Duration::from_millis(10));
-    for moment in moments.lock().iter() {
+    let moments = std::mem::take(&mut *moments.lock());
+    for moment in &moments {
         let images: Vec<Option<Image>> =
             moment.iter().map(|snapshot| Some(snapshot.crash_image(&mut random))).collect();
         let crashed = Bench::new(42, &images);
