@@ -81,7 +81,9 @@ const _: () = assert!(PARITY_MAX < SHARDS_MAX);
 const _: () =
     assert!(INLINE_BYTES_EMPTY_LOG * 2 <= ENTRY_BYTES_MAX, "an inline fsync fits an entry");
 const _: () = assert!(JOURNAL_FLUSH_PERCENT < JOURNAL_USER_PERCENT);
-const _: () = assert!(SHARD_BYTES % CELL_BYTES_LARGE == 0 && CELL_BYTES_LARGE % CELL_BYTES == 0);
+const _: () = assert!(
+    SHARD_BYTES.is_multiple_of(CELL_BYTES_LARGE) && CELL_BYTES_LARGE.is_multiple_of(CELL_BYTES)
+);
 
 /// How long a foreground read waits for a disk before another shard is asked.
 pub const READ_DEADLINE_MS: u64 = 2_000;

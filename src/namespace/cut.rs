@@ -252,9 +252,8 @@ impl Tx<'_> {
 }
 
 fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
-    let holes = inode.pieces.iter().filter_map(|(offset, piece)| {
-        matches!(piece.content, Content::Hole).then(|| Step::Hole(*offset..offset + piece.length))
-    });
+    let holes = inode.pieces.iter().filter(|(_, piece)| matches!(piece.content, Content::Hole));
+    let holes = holes.map(|(offset, piece)| Step::Hole(*offset..offset + piece.length));
     holes.chain(inode.placed.iter().map(Step::Place)).collect()
 }
 

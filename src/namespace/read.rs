@@ -134,7 +134,7 @@ impl Core {
     ) -> Result<(), NamespaceError> {
         let record = &object.record;
         let shard_bytes = record.shard_bytes as usize;
-        if self.from_cache(record, offset, target) {
+        if self.copy_cached(record, offset, target) {
             return Ok(());
         }
         let whole = stream && u64::from(record.length) <= self.cache.bytes_max() / 4;
@@ -173,7 +173,7 @@ impl Core {
     }
 
     /// True if all of it was in the cache.
-    fn from_cache(&self, record: &ObjectRecord, offset: u32, target: &mut [u8]) -> bool {
+    fn copy_cached(&self, record: &ObjectRecord, offset: u32, target: &mut [u8]) -> bool {
         let shard_bytes = record.shard_bytes as usize;
         let mut done = 0;
         while done < target.len() {

@@ -3,7 +3,7 @@
 //!
 //! Texts are handed out line by line as they are found: a whole data area takes hours to walk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::limits::ROOT_BYTES_MAX;
 use crate::base::{MIB, UNIT_BYTES, Units};
@@ -36,7 +36,10 @@ pub enum InspectError {
 /// Where texts go; false ends it.
 pub type Print<'a> = &'a mut dyn FnMut(&str) -> bool;
 
-fn copies(path: &Path) -> Result<Vec<(u64, Result<Label, FormatError>)>, InspectError> {
+/// Where a copy of the label lies, and what it says.
+type LabelCopy = (u64, Result<Label, FormatError>);
+
+fn copies(path: &Path) -> Result<Vec<LabelCopy>, InspectError> {
     let bytes = identify(path)?.identity.bytes;
     let mut found = Vec::new();
     for offset in DiskLayout::label_offsets_for(bytes) {
@@ -100,7 +103,7 @@ pub fn journal(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
             return Some(position + UNIT_BYTES);
         };
         at = position + UNIT_BYTES;
-        let place = match raw.clone().verify(label.pool, label.disk, position) {
+        let place = match raw.verify(label.pool, label.disk, position) {
             Ok(_) => "entry",
             Err(_) => "entry not of this place",
         };
@@ -184,7 +187,7 @@ fn walk(
 
 /// Takes the labels and roots off a disk, so that no pool takes it any more. Its data stays until it
 /// is overwritten. Refused while it is in use, or if it has no label.
-pub fn wipe(path: &PathBuf) -> Result<Label, InspectError> {
+pub fn wipe(path: &Path) -> Result<Label, InspectError> {
     let label = current_label(path)?;
     // The labels first: from the first one on, the disk is on its way out.
     let places = label.layout.label_offsets.iter().chain(&label.layout.slot_offsets);

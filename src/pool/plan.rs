@@ -1,6 +1,6 @@
 //! What `create` would do: the disks, what is on them, and the redundancies they allow. Reads only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::UNIT_BYTES;
 use crate::fleet::disk::error::ProbeError;
@@ -44,10 +44,10 @@ pub enum PlanError {
 
 /// Looks at the disks.
 pub fn plan_disks(paths: &[PathBuf]) -> Result<Vec<PlannedDisk>, PlanError> {
-    paths.iter().map(plan_disk).collect()
+    paths.iter().map(|path| plan_disk(path)).collect()
 }
 
-fn plan_disk(path: &PathBuf) -> Result<PlannedDisk, PlanError> {
+fn plan_disk(path: &Path) -> Result<PlannedDisk, PlanError> {
     let found = probe(path)?;
     let identity = found.identity;
     let layout = DiskLayout::for_disk(identity.bytes)
