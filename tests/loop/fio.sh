@@ -38,7 +38,7 @@ expect "fio: verified with two disks taken away" job degraded --verify_only
 pool_umount || true
 detach_disk 1
 detach_disk 6
-pool_mount -o wait=0
+pool_mount
 drop_caches
 expect "fio: verified after a remount without them" job remounted --verify_only
 pool_umount

@@ -101,7 +101,7 @@ hung_disks() {
   DISKS[2]=''
   DISKS[5]=''
   began=$(now_ms)
-  if pool_mount_foreground -o wait=0; then
+  if pool_mount_foreground; then
     judge 90 "power: killed with one disk hung in a read, one in a FLUSH; mounted in $(($(now_ms) - began)) ms"
     pool_umount
   else

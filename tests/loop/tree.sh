@@ -122,7 +122,7 @@ with_pair() {
   detach_disk "$2"; gone+=("$GONE")
   probe_gone "${gone[0]}"
   probe_gone "${gone[1]}"
-  if pool_mount --read-only -o wait=0; then
+  if pool_mount --read-only; then
     drop_caches
     compare "$3"
     pool_umount
@@ -144,7 +144,7 @@ taken_while_mounted() {
   pool_umount
   detach_disk 2
   detach_disk 5
-  pool_mount -o wait=0
+  pool_mount
   expect_same "$name, remounted" "$WORK/odd" "$WORK/mount/odd-degraded" && compare "$name, remounted"
   pool_umount
 }
