@@ -59,8 +59,8 @@ clean_up() {
   if [ -n "$WORK" ] && [ "$FAILED" = 0 ] && [ "$status" = 0 ]; then
     rm -rf "$WORK"
   elif [ -n "$WORK" ]; then
-    # Keep the logs of a failure, not its gigabytes.
-    find "$WORK" -xdev -size +64M -delete 2>/dev/null
+    # Keep the logs of a failure, not its gigabytes (unless KEEP=1).
+    [ "${KEEP:-}" = 1 ] || find "$WORK" -xdev -size +64M -delete 2>/dev/null
     say "kept: $WORK"
   fi
   [ "$FAILED" = 0 ] && exit "$status"
@@ -174,7 +174,7 @@ pool_mount_foreground() {
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1
     fi
-    sleep 0.1
+    sleep 0.05
     waited=$((waited + 1))
   done
 }
