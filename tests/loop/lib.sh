@@ -163,6 +163,7 @@ pool_mount_foreground() {
   mapfile -t devices < <(present)
   # The daemon says `ready` when its mount works: the mount point alone may still be a dead one.
   local before
+  : >>"$WORK/daemon.log"
   before=$(grep -cx ready "$WORK/daemon.log" 2>/dev/null || true)
   "$ISOTHERM" mount "${devices[@]}" "$WORK/mount" --foreground "$@" >>"$WORK/daemon.log" 2>&1 &
   DAEMON=$!
