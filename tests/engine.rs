@@ -8,6 +8,10 @@ mod canary;
 mod conformance;
 #[path = "engine/crash.rs"]
 mod crash;
+#[path = "engine/determinism.rs"]
+mod determinism;
+#[path = "engine/faults.rs"]
+mod faults;
 #[path = "engine/file_system.rs"]
 mod file_system;
 #[path = "engine/harness.rs"]

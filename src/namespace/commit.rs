@@ -13,6 +13,8 @@
 
 use super::core::{Core, FrozenSpace};
 use super::open_batch::OpenBatch;
+#[cfg(feature = "canary")]
+use crate::base::canary::{self, Bug};
 use crate::base::sync::Arc;
 use crate::base::{Event, Lsn, Pace, Task};
 use crate::fleet::FleetError;
@@ -20,6 +22,9 @@ use crate::fleet::FleetError;
 /// The background task; there is one.
 pub(super) struct Committer {
     core: Arc<Core>,
+    /// Acknowledged already, and not yet written: a planted bug.
+    #[cfg(feature = "canary")]
+    late: Option<Sealed>,
 }
 
 /// A batch that is sealed, and whether the memtable was frozen behind it.
@@ -31,7 +36,11 @@ struct Sealed {
 
 impl Committer {
     pub(super) fn new(core: Arc<Core>) -> Committer {
-        Committer { core }
+        Committer {
+            core,
+            #[cfg(feature = "canary")]
+            late: None,
+        }
     }
 }
 
@@ -76,11 +85,21 @@ impl Core {
 
     /// Steps 2 to 4.
     fn commit(&self, sealed: &Sealed) -> Result<(), FleetError> {
-        let batch = &sealed.batch;
-        if let Some(journal) = self.journal() {
-            let payload = batch.encode();
-            journal.append(batch.lsn, &payload)?;
+        self.append(&sealed.batch)?;
+        self.acknowledge(sealed)
+    }
+
+    /// Step 2.
+    fn append(&self, batch: &OpenBatch) -> Result<(), FleetError> {
+        match self.journal() {
+            Some(journal) => journal.append(batch.lsn, &batch.encode()),
+            None => Ok(()),
         }
+    }
+
+    /// Steps 3 and 4.
+    fn acknowledge(&self, sealed: &Sealed) -> Result<(), FleetError> {
+        let batch = &sealed.batch;
         for object in &batch.placed {
             self.space.put(object.record())?;
         }
@@ -137,11 +156,21 @@ impl Task for Committer {
     }
 
     fn step(&mut self) -> Pace {
+        #[cfg(feature = "canary")]
+        if let Some(late) = self.late.take() {
+            self.core.append(&late.batch).expect("planted bugs meet no others");
+        }
         let sealed = match self.core.seal() {
             Ok(Some(sealed)) => sealed,
             Ok(None) => return Pace::Idle(None),
             Err(pace) => return pace,
         };
+        #[cfg(feature = "canary")]
+        if canary::planted(Bug::AcknowledgedBeforeJournal) {
+            self.core.acknowledge(&sealed).expect("planted bugs meet no others");
+            self.late = Some(sealed);
+            return Pace::Again;
+        }
         if let Err(error) = self.core.commit(&sealed) {
             log::error!(
                 "batch {} could not be committed: {error}; nothing is accepted any more, what was \

@@ -19,10 +19,45 @@ fn a_build_without_the_feature_has_no_planted_bugs() {
 }
 
 #[cfg(feature = "canary")]
-#[test]
-fn the_mark_is_found_where_bugs_can_be_planted() {
-    isotherm::base::canary::plant(&[]);
-    assert_eq!(isotherm::base::canary::MARK.chars().rev().collect::<String>(), KRAM);
-    let this = std::env::current_exe().expect("a test knows its binary");
-    assert!(contains_mark(&this));
+mod planted {
+    use isotherm::base::Random;
+    use isotherm::base::canary::{BUGS, Bug, MARK, plant};
+
+    use crate::crash::{Effort, run};
+    use crate::harness::Finding;
+    use crate::machine::{Engine, SHAPE};
+    use crate::ops::{Mix, generate};
+    use crate::runs::guarded;
+    use crate::shelf::Shape;
+
+    /// A bug that is not found within so many runs is not found.
+    const RUNS_MAX: u64 = 12;
+
+    #[test]
+    fn the_mark_is_found_where_bugs_can_be_planted() {
+        plant(&[]);
+        assert_eq!(MARK.chars().rev().collect::<String>(), super::KRAM);
+        let this = std::env::current_exe().expect("a test knows its binary");
+        assert!(super::contains_mark(&this));
+    }
+
+    /// The property of `crash.rs`, with bugs planted.
+    fn try_it(bugs: &[Bug], seed: u64) -> Result<(), Finding> {
+        SHAPE.set(Shape::WIDE);
+        plant(bugs);
+        let ops = generate(&mut Random::new(seed), 120, Mix::SMALL);
+        let result = guarded(|| run::<Engine>(seed, &ops, Effort::USUAL));
+        plant(&[]);
+        result
+    }
+
+    #[test]
+    fn every_planted_bug_is_found() {
+        for bug in BUGS {
+            let found = (1..=RUNS_MAX).find_map(|seed| Some((seed, try_it(&[bug], seed).err()?)));
+            let Some((seed, why)) = found else { panic!("{bug:?} was not found") };
+            println!("{bug:?}: found by seed {seed}: {why}\n");
+            assert_eq!(try_it(&[], seed), Ok(()), "without the bug the same run is clean");
+        }
+    }
 }
