@@ -19,7 +19,7 @@ use super::error::NamespaceError;
 use super::index::{Need, Op, Pins};
 use super::types::FileKind;
 use super::written::Written;
-use crate::base::limits::OPERATION_BYTES_MAX;
+use crate::base::limits::{NAME_BYTES_MAX, OPERATION_BYTES_MAX};
 use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn, WallTime};
 use crate::format::{
@@ -276,6 +276,13 @@ impl Tx<'_> {
 
     /// What a name stands for.
     pub(super) fn dirent(&self, parent: Ino, name: &[u8]) -> Attempt<Option<DirentValue>> {
+        // Linux passes names of up to 1024 bytes on to FUSE.
+        if name.len() > NAME_BYTES_MAX {
+            return Err(NamespaceError::NameTooLong.into());
+        }
+        if name.is_empty() {
+            return Ok(None);
+        }
         match self.get(&self.dirent_key(parent, name))? {
             Some(value) => Ok(Some(decode(DirentValue::decode(&value))?)),
             None => Ok(None),

@@ -10,7 +10,7 @@ use super::acl::Acl;
 use super::core::Core;
 use super::error::NamespaceError;
 use super::overlay::{After, Source};
-use super::tx::{Attempt, Tx};
+use super::tx::{Attempt, Stop, Tx};
 use super::types::{Allocate, Attr, Caller, FileKind, Seek, SetAttr, SetTime};
 use super::{acl, attr};
 use crate::base::Ino;
@@ -140,7 +140,9 @@ impl Core {
             }
             let new_owner = change.uid.is_some() || change.gid.is_some();
             let loses = new_owner || change.size.is_some() && caller.uid != 0;
-            if loses && change.mode.is_none() && record.kind == FileKind::File {
+            let may_lose =
+                record.kind == FileKind::File || new_owner && record.kind != FileKind::Directory;
+            if loses && change.mode.is_none() && may_lose {
                 tx.kill_privileges(ino, &mut record)?;
             }
             if let Some(mode) = change.mode {
@@ -298,6 +300,10 @@ impl Tx<'_> {
         if let Some(value) = self.get(&key)?
             && let Some(mut list) = Acl::decode(&value)
         {
+            // The list enters the batch now; what was written before must be there too [I2].
+            if self.state.inodes.get(&ino).is_some_and(|inode| inode.unlogged) {
+                return Err(Stop::Flush(ino));
+            }
             list.set_mode(u32::from(mode));
             self.put(key, list.encode());
         }

@@ -3,6 +3,7 @@
 use super::acl::{self, Acl};
 use super::core::Core;
 use super::error::NamespaceError;
+use super::tx::{Attempt, Tx};
 use super::types::{Caller, FileKind, XattrMode};
 use crate::base::Ino;
 use crate::base::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
@@ -31,6 +32,7 @@ impl Core {
             return Err(NamespaceError::TooBig);
         }
         self.change(|tx| {
+            tx.settle_content(ino)?;
             let mut record = tx.inode(ino)?;
             let key = Key::xattr(ino, name);
             let exists = tx.get(&key)?.is_some();
@@ -61,7 +63,7 @@ impl Core {
                 tx.delete(key);
             }
             record.ctime = tx.now();
-            tx.put_attributes(ino, record);
+            tx.put_inode(ino, &record);
             Ok(())
         })
     }
@@ -104,6 +106,7 @@ impl Core {
     pub(super) fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<(), NamespaceError> {
         check_name(name)?;
         self.change(|tx| {
+            tx.settle_content(ino)?;
             let mut record = tx.inode(ino)?;
             let key = Key::xattr(ino, name);
             if tx.get(&key)?.is_none() {
@@ -111,8 +114,16 @@ impl Core {
             }
             tx.delete(key);
             record.ctime = tx.now();
-            tx.put_attributes(ino, record);
+            tx.put_inode(ino, &record);
             Ok(())
         })
+    }
+}
+
+impl Tx<'_> {
+    /// What was written to the file before goes into the same batch: attributes follow the inode's own
+    /// order [I2]. The record is to be put with `put_inode` after this.
+    fn settle_content(&mut self, ino: Ino) -> Attempt<()> {
+        self.inline_cut(ino, self.core.inline_bytes_max())
     }
 }
