@@ -22,6 +22,8 @@ mod machine;
 mod ops;
 #[path = "engine/real_directory.rs"]
 mod real_directory;
+#[path = "engine/regressions.rs"]
+mod regressions;
 #[path = "engine/runs.rs"]
 mod runs;
 #[path = "engine/shelf.rs"]

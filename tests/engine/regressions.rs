@@ -1,0 +1,103 @@
+//! Every bug that a random run found, as the few operations that show it. Named after what was wrong.
+
+use isotherm::model::{Kind, Rename, Reserve, XattrMode};
+
+use super::crash::{Effort, Machine, run};
+use super::harness::Harness;
+use super::machine::{Engine, SHAPE};
+use super::ops::{At, Op, Set};
+use super::shelf::Shape;
+
+/// Without a crash.
+fn plain(ops: &[Op]) {
+    SHAPE.set(Shape::WIDE);
+    let run = |ops| Harness::new(Engine::create(1)?)?.run(ops);
+    if let Err(why) = run(ops) {
+        panic!("{why}");
+    }
+}
+
+/// With crashes, as `seed` has them.
+fn crashing(shape: Shape, seed: u64, ops: &[Op]) {
+    SHAPE.set(shape);
+    if let Err(why) = run::<Engine>(seed, ops, Effort::USUAL) {
+        panic!("{why}");
+    }
+}
+
+fn file(name: u32) -> Op {
+    Op::Make { dir: 0, name, kind: Kind::File, mode: 0o644, who: 0 }
+}
+
+/// conformance, seed 1.
+#[test]
+fn the_second_file_had_the_number_of_the_root() {
+    plain(&[file(4), file(5)]);
+}
+
+/// conformance, seed 1: the reaper passed over it while it was flushed, and was not woken.
+#[test]
+fn a_file_deleted_while_it_was_flushed_stayed() {
+    plain(&[
+        file(4),
+        Op::Replace { entry: 0, length: 4096, fill: 1, fsync: true },
+        Op::Write { file: 0, at: At::Byte(1), length: 3, fill: 3, kill: false },
+        Op::Unlink { entry: 0 },
+        Op::Sync,
+    ]);
+}
+
+/// conformance, seed 1: only ctime moved.
+#[test]
+fn fallocate_moves_both_times() {
+    plain(&[
+        file(4),
+        Op::Allocate { file: 0, at: 0, length: 1, how: Reserve::KeepSize, kill: false },
+    ]);
+}
+
+/// conformance, seed 6: the directory's times moved.
+#[test]
+fn exchanging_a_name_with_itself_changes_nothing() {
+    plain(&[file(4), Op::RenameOver { entry: 0, over: 0, mode: Rename::Exchange }]);
+}
+
+/// conformance, seed 7: answered that it was a loop.
+#[test]
+fn exchanging_with_a_missing_name_below_itself() {
+    plain(&[
+        Op::Make { dir: 0, name: 4, kind: Kind::Directory, mode: 0o755, who: 0 },
+        Op::Rename { entry: 0, dir: 1, name: 5, mode: Rename::Exchange },
+    ]);
+}
+
+/// determinism, seed 2: only regular files lost them.
+#[test]
+fn a_new_owner_takes_suid_from_anything_but_directories() {
+    plain(&[
+        Op::Make { dir: 0, name: 4, kind: Kind::Fifo, mode: 0o6755, who: 0 },
+        Op::Set { inode: 1, set: Set::Owner(Some(3), Some(1)) },
+    ]);
+}
+
+/// faults, seed 1: Linux passes such names on; the daemon panicked.
+#[test]
+fn a_name_too_long_is_refused_wherever_it_comes() {
+    plain(&[Op::Missing { dir: 0, name: 2 }]);
+}
+
+/// faults, seed 1: the attribute was in the log, the data written before it was not [I2].
+#[test]
+fn an_attribute_does_not_overtake_data() {
+    let mut ops = vec![file(4)];
+    for fill in 0..12 {
+        ops.push(Op::Write { file: 0, at: At::End, length: 70_000, fill, kill: false });
+        let mode = XattrMode::Any;
+        ops.push(Op::SetXattr { inode: 1, name: fill as u32, length: 25, fill, mode });
+        // Its fsync takes what is in the open batch with it.
+        ops.push(Op::Fsync { inode: 0 });
+    }
+    for seed in 1..=3 {
+        crashing(Shape::SPARE, seed, &ops);
+    }
+}
