@@ -161,16 +161,13 @@ remember_mount() {
 # pool_mount_foreground: the same, with the daemon as our child; its number is DAEMON.
 pool_mount_foreground() {
   mapfile -t devices < <(present)
-  # The daemon says `ready` when its mount works: the mount point alone may still be a dead one.
-  local before
-  : >>"$WORK/daemon.log"
-  before=$(grep -cx ready "$WORK/daemon.log" 2>/dev/null || true)
   "$ISOTHERM" mount "${devices[@]}" "$WORK/mount" --foreground "$@" >>"$WORK/daemon.log" 2>&1 &
   DAEMON=$!
   PIDS+=("$DAEMON")
   remember_mount
   local waited=0
-  until [ "$(grep -cx ready "$WORK/daemon.log" 2>/dev/null || true)" -gt "${before:-0}" ]; do
+  # A dead mount point is still a mount point: this daemon must answer for it.
+  until "$ISOTHERM" status --json "$WORK/mount" 2>/dev/null | grep -q "\"pid\": $DAEMON,"; do
     if ! kill -0 "$DAEMON" 2>/dev/null || [ "$waited" -ge 600 ]; then
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1

@@ -27,10 +27,13 @@ new_pool() {
 # The files themselves, without layer: what the platters hold.
 on_platters() { layer_down; attach_disks; }
 
+# clean: every copy of every label says that the pool is closed.
 is_clean() {
-  local device
+  local device labels
   for device in "${DISKS[@]}"; do
-    "$ISOTHERM" inspect label "$device" | grep -qiE '^ *(state|open)[: ]+(clean|false|no)' || return 1
+    labels=$("$ISOTHERM" inspect label "$device") || return 1
+    grep -q '^open  *false' <<<"$labels" || return 1
+    if grep -q '^open  *true' <<<"$labels"; then return 1; fi
   done
 }
 
