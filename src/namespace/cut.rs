@@ -92,13 +92,13 @@ impl Tx<'_> {
                     self.take_out(ino, range.clone(), &mut record)?;
                     self.settled(ino, range);
                 }
-                Content::Stored { object, object_offset, logged } => {
+                Content::Stored { object, object_offset, .. } => {
                     self.take_out(ino, range.clone(), &mut record)?;
                     self.place_extent(ino, offset, piece.length, &object, object_offset);
                     record.allocated += piece.length;
-                    if logged.is_some() {
-                        self.settled(ino, range);
-                    }
+                    // Even if this piece was never logged: what it overwrote may have been, and
+                    // replay would put those older bytes above it.
+                    self.settled(ino, range);
                 }
             }
         }

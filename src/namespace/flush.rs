@@ -484,6 +484,29 @@ impl Part {
     }
 }
 
+#[cfg(test)]
+impl super::Namespace {
+    /// As a flusher that has written its objects and has not come to its cut: the moment in which
+    /// callers run on other threads, and which one thread alone never sees.
+    pub(crate) fn with_flush_before_its_cut(&self, meanwhile: impl FnOnce()) {
+        let core = &self.core;
+        core.state.lock().flush_all += 1;
+        let mut flush = core.plan_flush().expect("something is dirty");
+        core.state.lock().flush_all -= 1;
+        let mut written = Vec::new();
+        core.write_out(&mut flush, &mut written).expect("there is room");
+        meanwhile();
+        let mut cursor = CutCursor::default();
+        while cursor.inode < flush.inodes.len() {
+            let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor));
+            cursor = cut.expect("it is cut");
+        }
+        let mut state = core.state.lock();
+        written.iter().for_each(|object| drop(state.in_flush.remove(&object.record().id)));
+        flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
+    }
+}
+
 /// The background task; there may be several.
 pub(super) struct Flusher {
     core: Arc<Core>,

@@ -246,4 +246,40 @@ mod tests {
             pool.close().expect("it closes");
         }
     }
+
+    /// Found by killing the daemon (a block had an older version than was synced): an fsync that met
+    /// bytes which a flush had written but not cut named them in the index, and left older logged
+    /// bytes of the same range valid in the log.
+    #[test]
+    fn an_fsync_that_overtakes_a_flush_voids_what_was_logged_before() {
+        for cut_too in [false, true] {
+            let machine = machine(3);
+            let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+            let namespace = &pool.namespace;
+            let ino = write(namespace, "file", &content(1, 4096));
+            namespace.fsync(ino).expect("the first version is logged");
+            namespace.write(ino, 0, &content(2, 4096), false, false).expect("there is room");
+            let mut images = Vec::new();
+            let take = |images: &mut Vec<(usize, Image)>| {
+                let disks = machine.disks.iter().enumerate();
+                images.extend(disks.map(|(index, disk)| (index, disk.snapshot().live().clone())));
+            };
+            namespace.with_flush_before_its_cut(|| {
+                namespace.fsync(ino).expect("the second version is synced");
+                if !cut_too {
+                    take(&mut images);
+                }
+            });
+            if cut_too {
+                namespace.fsync(ino).expect("the cut is committed");
+                take(&mut images);
+            }
+            machine.world.clear();
+            drop(pool);
+            let machine = SimMachine::with_images(4, images);
+            let pool = machine.open(OpenOptions::default()).expect("it opens after a crash");
+            assert_eq!(read(&pool.namespace, "file"), content(2, 4096), "cut too: {cut_too}");
+            pool.close().expect("it closes");
+        }
+    }
 }

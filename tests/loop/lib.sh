@@ -167,7 +167,7 @@ pool_mount_foreground() {
   remember_mount
   local waited=0
   # A dead mount point is still a mount point: this daemon must answer for it.
-  until "$ISOTHERM" status --json "$WORK/mount" 2>/dev/null | grep -q "\"pid\": $DAEMON,"; do
+  until "$ISOTHERM" status --json "$WORK/mount" 2>/dev/null | grep "\"pid\": $DAEMON," >/dev/null; do
     if ! kill -0 "$DAEMON" 2>/dev/null || [ "$waited" -ge 600 ]; then
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1
