@@ -144,9 +144,11 @@ fn write(sink: &mut Sink, level: Level, text: &str, clock: &dyn Clock) {
     };
     let _ = match sink {
         Sink::StandardError { journal: true } => writeln!(io::stderr(), "<{priority}>{text}"),
-        Sink::StandardError { journal: false } => {
-            writeln!(io::stderr(), "isotherm: {}: {text}", level.as_str().to_lowercase())
-        }
+        Sink::StandardError { journal: false } => match level {
+            // As every program says why it fails.
+            Level::Error => writeln!(io::stderr(), "isotherm: {text}"),
+            _ => writeln!(io::stderr(), "isotherm: {}: {text}", level.as_str().to_lowercase()),
+        },
         // Facility 3: system daemons.
         Sink::Syslog(socket) => {
             let tag = std::process::id();

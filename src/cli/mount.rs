@@ -2,11 +2,12 @@
 //! daemon.
 //!
 //! 1. The command line is checked here, so that mistakes are told at once.
-//! 2. The command runs itself again with `--daemon`: a session of its own, its standard output a pipe
-//!    to us, its standard error still ours.
-//! 3. The daemon finds the disks, opens the pool, mounts; then it says "ready" through the pipe, lets
-//!    go of our standard error, and logs elsewhere from there on.
-//! 4. We return 0. If the pipe ends without that word, the daemon has told why, and we return its code.
+//! 2. The command runs itself again with `--daemon`: a session of its own, its output a pipe to us.
+//!    Nothing of ours is inherited: the threads of its disks keep copies of all descriptors that were
+//!    open when they started, and whoever reads our output would wait for them.
+//! 3. The daemon finds the disks, opens the pool, mounts. What it says meanwhile we pass on. Then it
+//!    says "ready" (or "failed"), and logs elsewhere from there on.
+//! 4. We return.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixDatagram;
@@ -21,8 +22,10 @@ use super::{Outcome, explain, umount_helper};
 use crate::pool::daemon::{self, DaemonOptions};
 use crate::pool::host::Host;
 
-/// What the daemon says when the mount works.
-const READY: &str = "ready";
+/// What the daemon says when the mount works. No message begins with that byte.
+const READY: &str = "\u{1}ready";
+/// What it says last when it does not. The end of the pipe could be kept away by a disk that hangs.
+const FAILED: &str = "\u{1}failed";
 
 pub(super) fn run(arguments: &Mount) -> Outcome {
     let flags = MountFlags::parse(&arguments.options)?;
@@ -47,7 +50,7 @@ pub(super) fn run(arguments: &Mount) -> Outcome {
             if let Err(error) = logging.redirect(place, name.trim_matches('/')) {
                 log::warn!("the log stays on standard error: {error}");
             }
-            let _ = std::io::stdout().write_all(format!("{READY}\n").as_bytes());
+            say(READY);
             leave_terminal();
         }
     };
@@ -56,8 +59,20 @@ pub(super) fn run(arguments: &Mount) -> Outcome {
             .redirect(place, name.trim_matches('/'))
             .map_err(|error| format!("cannot log to {}: {error}", place.unwrap_or_default()))?;
     }
-    daemon::run(&host, options, ready).map_err(|error| hint(&error))?;
-    Ok(ExitCode::SUCCESS)
+    match daemon::run(&host, options, ready) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if arguments.daemon => {
+            log::error!("{}", hint(&error));
+            say(FAILED);
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(hint(&error)),
+    }
+}
+
+fn say(word: &str) {
+    // Nobody listens any more if the command was killed: the mount goes on without it.
+    let _ = std::io::stdout().write_all(format!("{word}\n").as_bytes());
 }
 
 fn hint(error: &daemon::DaemonError) -> String {
@@ -71,27 +86,26 @@ fn hint(error: &daemon::DaemonError) -> String {
 /// Steps 2 to 4, on the command's side.
 fn start_daemon() -> Outcome {
     let program = std::env::current_exe().map_err(|error| format!("who am I? {error}"))?;
+    let pipe =
+        std::io::pipe().and_then(|(reader, writer)| Ok((reader, writer.try_clone()?, writer)));
+    let (reader, output, errors) = pipe.map_err(|error| format!("no pipe: {error}"))?;
     let mut child = std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
         .arg("--daemon")
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        .stdout(output)
+        .stderr(errors)
         .spawn()
         .map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
-    let mut line = String::new();
-    if let Some(output) = child.stdout.take() {
-        let read = BufReader::new(output).read_line(&mut line);
-        read.map_err(|error| format!("the daemon cannot be heard: {error}"))?;
-    }
-    if line.trim() == READY {
-        return Ok(ExitCode::SUCCESS);
+    for line in BufReader::new(reader).lines() {
+        match line.map_err(|error| format!("the daemon cannot be heard: {error}"))?.as_str() {
+            READY => return Ok(ExitCode::SUCCESS),
+            FAILED => return Ok(ExitCode::FAILURE),
+            line => eprintln!("{line}"),
+        }
     }
     let ended = child.wait().map_err(|error| format!("the daemon is lost: {error}"))?;
-    match ended.code() {
-        // It has told why.
-        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1).max(1))),
-        None => Err(format!("the daemon was killed before it had mounted ({ended})")),
-    }
+    Err(format!("the daemon ended before it had mounted ({ended})"))
 }
 
 /// From here on nobody reads what we print, and no terminal waits for us.

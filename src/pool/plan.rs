@@ -1,10 +1,10 @@
 //! What `create` would do: the disks, what is on them, and the redundancies they allow. Reads only.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::base::UNIT_BYTES;
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{Use, probe};
+use crate::fleet::disk::probe::{Probe, Use, probe};
 use crate::format::{DiskLayout, FormatError, Redundancy};
 
 pub use crate::fleet::capacity::{Choice, choose_redundancy, usable_bytes};
@@ -32,6 +32,14 @@ pub enum PlanError {
     /// It cannot be looked at.
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    /// Two of the disks are one physical drive, or parts of one [R24].
+    #[error("{first} and {second} are the same physical drive: one failure would take both")]
+    SameDrive {
+        /// One path.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// Too small, or impossible.
     #[error("{path}: {source}")]
     Layout {
@@ -44,11 +52,20 @@ pub enum PlanError {
 
 /// Looks at the disks.
 pub fn plan_disks(paths: &[PathBuf]) -> Result<Vec<PlannedDisk>, PlanError> {
-    paths.iter().map(|path| plan_disk(path)).collect()
+    let mut probes: Vec<Probe> = Vec::new();
+    for path in paths {
+        let found = probe(path)?;
+        let same = probes.iter().find(|other| !other.drives.is_disjoint(&found.drives));
+        if let Some(other) = same {
+            let (first, second) = (other.identity.path.clone(), found.identity.path);
+            return Err(PlanError::SameDrive { first, second });
+        }
+        probes.push(found);
+    }
+    probes.into_iter().map(plan_disk).collect()
 }
 
-fn plan_disk(path: &Path) -> Result<PlannedDisk, PlanError> {
-    let found = probe(path)?;
+fn plan_disk(found: Probe) -> Result<PlannedDisk, PlanError> {
     let identity = found.identity;
     let layout = DiskLayout::for_disk(identity.bytes)
         .map_err(|source| PlanError::Layout { path: identity.path.clone(), source })?;
