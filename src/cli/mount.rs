@@ -21,6 +21,7 @@ use super::mount_options::MountFlags;
 use super::{Outcome, explain, umount_helper};
 use crate::pool::daemon::{self, DaemonOptions};
 use crate::pool::host::Host;
+use crate::pool::mounting::{find_mount, mountpoint_of};
 
 /// What the daemon says when the mount works. No message begins with that byte.
 const READY: &str = "\u{1}ready";
@@ -45,6 +46,9 @@ pub(super) fn run(arguments: &Mount) -> Outcome {
     let name = options.mountpoint.display().to_string();
     let ready = || {
         umount_helper::install();
+        if let Some(mount) = find_mount(&options.mountpoint) {
+            umount_helper::register(&mount.source, &mount.mountpoint);
+        }
         tell_systemd();
         if arguments.daemon {
             if let Err(error) = logging.redirect(place, name.trim_matches('/')) {
@@ -59,7 +63,9 @@ pub(super) fn run(arguments: &Mount) -> Outcome {
             .redirect(place, name.trim_matches('/'))
             .map_err(|error| format!("cannot log to {}: {error}", place.unwrap_or_default()))?;
     }
-    match daemon::run(&host, options, ready) {
+    let served = daemon::run(&host, options.clone(), ready);
+    umount_helper::unregister(&mountpoint_of(&options.mountpoint));
+    match served {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) if arguments.daemon => {
             log::error!("{}", hint(&error));

@@ -198,7 +198,11 @@ fn a_pool_is_mounted_used_unmounted_and_clean() {
     drop(open);
     let gone = shelf.umount();
     assert!(gone.status.success(), "{}", said(&gone));
-    assert!(!is_alive(pid), "the daemon has ended");
+    assert!(
+        !is_alive(pid),
+        "the daemon has ended: {}",
+        fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()
+    );
     assert!(shelf.is_clean());
     assert!(shelf.mount());
     assert_eq!(fs::read(&file).expect("read"), vec![7; 3 << 20]);
@@ -223,7 +227,12 @@ fn plain_umount_waits_for_a_clean_pool() {
     }
     let output = Command::new("umount").arg(shelf.mountpoint()).output().expect("umount runs");
     assert!(output.status.success(), "{}", said(&output));
-    assert!(!is_alive(pid), "the daemon has ended");
+    assert!(output.stderr.is_empty(), "nothing went wrong: {}", said(&output));
+    assert!(
+        !is_alive(pid),
+        "the daemon has ended: {}",
+        fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()
+    );
     assert!(shelf.is_clean());
 }
 
