@@ -72,6 +72,9 @@ pub(super) struct Overlay {
     pieces: BTreeMap<u64, OverlayPiece>,
     seq: u64,
     data_bytes: u64,
+    /// Bytes that only the log has were overwritten or cut off here, and that is not in a cut yet: the
+    /// oldest batch they are in, and the last operation that did so.
+    superseded: Option<(Lsn, u64)>,
 }
 
 /// An append grows the vector of the piece before it up to this, so that small sequential writes do
@@ -97,14 +100,14 @@ impl Overlay {
         self.pieces.len()
     }
 
-    /// True if some piece is in the journal in a batch up to `through`, and only there.
+    /// True if bytes of the file as it is durable are in the journal in a batch up to `through`, and only
+    /// there: a piece here, or what was here before operations that no cut has committed yet.
     pub(super) fn has_logged(&self, through: Lsn) -> bool {
-        self.pieces.values().any(|piece| match &piece.content {
-            Content::Data { logged, .. } | Content::Stored { logged, .. } => {
-                logged.is_some_and(|lsn| lsn <= through)
-            }
-            Content::Hole => false,
-        })
+        self.superseded.is_some_and(|(lsn, _)| lsn <= through)
+            || self
+                .pieces
+                .values()
+                .any(|piece| piece.content.logged().is_some_and(|lsn| lsn <= through))
     }
 
     /// Bytes in memory that are not in the journal.
@@ -128,7 +131,7 @@ impl Overlay {
             return;
         }
         self.seq += 1;
-        self.carve(offset..offset + length);
+        self.supersede(offset..offset + length);
         if self.try_append(offset, &vector, after) {
             return;
         }
@@ -154,7 +157,7 @@ impl Overlay {
             return;
         }
         self.seq += 1;
-        self.carve(range.clone());
+        self.supersede(range.clone());
         self.insert(range.start, range.end - range.start, Content::Hole, after);
     }
 
@@ -167,6 +170,7 @@ impl Overlay {
     pub(super) fn clear(&mut self) {
         self.pieces.clear();
         self.data_bytes = 0;
+        self.superseded = None;
     }
 
     /// Splits `range` into parts and where each comes from, in order.
@@ -238,6 +242,7 @@ impl Overlay {
     /// After an inline cut at `lsn`: bytes in memory are in the journal now; holes and bytes in
     /// objects were taken over by the index and leave.
     pub(super) fn logged(&mut self, lsn: Lsn) {
+        self.superseded = None;
         self.pieces.retain(|_, piece| matches!(piece.content, Content::Data { .. }));
         for piece in self.pieces.values_mut() {
             if let Content::Data { logged, .. } = &mut piece.content {
@@ -248,6 +253,7 @@ impl Overlay {
 
     /// Removes all pieces up to `seq`: the index has them. Returns the bytes of memory given back.
     pub(super) fn remove_through(&mut self, seq: u64) -> u64 {
+        self.superseded = self.superseded.filter(|&(_, last)| last > seq);
         let mut freed = 0;
         self.pieces.retain(|_, piece| {
             let stays = piece.seq > seq;
@@ -405,6 +411,17 @@ impl Overlay {
         keys.into_iter()
     }
 
+    /// Makes room for an operation: what the log has of `range` stays the durable content until a cut.
+    fn supersede(&mut self, range: Range<u64>) {
+        let logged = self.covering(&range).filter_map(|key| self.pieces[&key].content.logged());
+        let before = self.superseded.map(|(lsn, _)| lsn);
+        let touched = logged.min();
+        if let Some(lsn) = touched {
+            self.superseded = Some((before.map_or(lsn, |before| before.min(lsn)), self.seq));
+        }
+        self.carve(range);
+    }
+
     /// Makes room: whatever pieces say about `range` is dropped, split at its ends.
     fn carve(&mut self, range: Range<u64>) {
         for key in self.covering(&range) {
@@ -428,6 +445,16 @@ impl Overlay {
                 }
                 self.pieces.insert(key, head);
             }
+        }
+    }
+}
+
+impl Content {
+    /// The batch that has these bytes in the log.
+    fn logged(&self) -> Option<Lsn> {
+        match self {
+            Content::Data { logged, .. } | Content::Stored { logged, .. } => *logged,
+            Content::Hole => None,
         }
     }
 }
