@@ -7,9 +7,9 @@ use super::Outcome;
 use super::args::List;
 use super::printing::{Table, print, size};
 use crate::base::PoolUuid;
-use crate::control::running_pools;
 use crate::format::Label;
 use crate::pool::host::{FoundDisk, Host};
+use crate::pool::mounting::running_pools;
 
 pub(super) fn run(arguments: &List) -> Outcome {
     let host = Host::start();

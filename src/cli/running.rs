@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::control::{RunningPool, running_pools};
-use crate::pool::mounting::{MountEntry, mountpoint_of, our_mounts};
+use crate::control::RunningPool;
+use crate::pool::mounting::{MountEntry, mountpoint_of, our_mounts, running_pools};
 
 /// The mounted pool that `target` means: its name, its UUID, its mount point, or a path inside it.
 pub(super) fn find(target: &str) -> Result<RunningPool, String> {

@@ -7,7 +7,8 @@ use super::Outcome;
 use super::args::Status;
 use super::printing::{Table, duration, print, size};
 use super::running::find;
-use crate::control::{DiskStatus, Health, PoolStatus, running_pools};
+use crate::control::{DiskStatus, Health, PoolStatus};
+use crate::pool::mounting::running_pools;
 
 /// Events shown; `--json` has all that are kept.
 const EVENTS_SHOWN: usize = 10;

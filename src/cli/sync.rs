@@ -9,11 +9,9 @@ use super::running::find;
 pub(super) fn run(arguments: &Sync) -> Outcome {
     let pool = find(&arguments.target)?;
     // What the kernel still holds (memory mappings, -o writeback) goes to the daemon first.
-    let mountpoint = std::fs::File::open(&pool.status.mountpoint)
-        .and_then(|directory| nix::unistd::syncfs(&directory).map_err(Into::into));
-    if let Err(error) = mountpoint {
-        return Err(format!("{}: {error}", pool.status.mountpoint));
-    }
+    std::fs::File::open(&pool.status.mountpoint)
+        .and_then(|directory| nix::unistd::syncfs(&directory).map_err(Into::into))
+        .map_err(|error| format!("{}: {error}", pool.status.mountpoint))?;
     pool.client.sync().map_err(|error| {
         let why = error.to_string();
         format!("{} is not durable: {}", pool.status.name, why.trim_start_matches("error: "))

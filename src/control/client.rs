@@ -7,17 +7,6 @@ use std::time::Duration;
 
 use super::status::PoolStatus;
 
-/// Where daemons keep their sockets: root's below /run, a user's below XDG_RUNTIME_DIR.
-pub fn run_directory() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
-        return PathBuf::from("/run/isotherm");
-    }
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(directory) => PathBuf::from(directory).join("isotherm"),
-        None => PathBuf::from(format!("/tmp/isotherm-{}", nix::unistd::geteuid())),
-    }
-}
-
 /// A pool whose daemon answers.
 #[derive(Clone, Debug)]
 pub struct RunningPool {
@@ -27,9 +16,9 @@ pub struct RunningPool {
     pub status: PoolStatus,
 }
 
-/// All pools of this user whose daemons answer.
-pub fn running_pools() -> Vec<RunningPool> {
-    let Ok(entries) = std::fs::read_dir(run_directory()) else { return Vec::new() };
+/// All pools whose daemons answer on a socket in `directory`.
+pub fn running_pools(directory: &Path) -> Vec<RunningPool> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let mut found: Vec<RunningPool> = entries
         .flatten()
         .map(|entry| entry.path())

@@ -14,12 +14,12 @@ use std::time::Duration;
 
 use super::assemble::AssembleError;
 use super::host::{FoundDisk, Host};
+use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Event, KIB, Pace, PoolUuid, Task};
-use crate::control::client::run_directory;
-use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server, running_pools};
+use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::{Member, MemberState, Members, Report, Reports};
 use crate::frontend::mounts::find_mount;
@@ -371,6 +371,22 @@ fn report_opening(pool: &OpenPool) {
     }
 }
 
+/// The directory of sockets; nobody else's, and nobody else may look in.
+fn make_run_directory() -> Result<PathBuf, DaemonError> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    let directory = run_directory();
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    let checked = made.and_then(|()| {
+        let owner = std::fs::symlink_metadata(&directory)?.uid();
+        let ours = owner == nix::unistd::geteuid().as_raw();
+        let refused =
+            || io::Error::other(format!("{} belongs to user {owner}", directory.display()));
+        ours.then_some(()).ok_or_else(refused)
+    });
+    checked.map_err(|source| DaemonError::Io { what: "opening the admin socket", source })?;
+    Ok(directory)
+}
+
 fn start_control(
     host: &Host,
     pool: &OpenPool,
@@ -399,7 +415,7 @@ fn start_control(
     };
     let threads = host.threads();
     Server::start(
-        &run_directory().join(format!("{}.sock", pool.uuid())),
+        &make_run_directory()?.join(format!("{}.sock", pool.uuid())),
         Arc::new(face),
         host.wait(),
         host.clock(),

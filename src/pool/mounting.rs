@@ -1,16 +1,33 @@
 //! What the command line may know of mounts: it names no room above but this one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::daemon::clear_dead_mount;
 use super::host::Host;
 use crate::base::sync::Arc;
+use crate::control::RunningPool;
 use crate::frontend::memory::{Contents, MemoryFileSystem};
 use crate::frontend::session::{MOUNT_TYPE, Mount, MountError, MountOptions};
 use crate::namespace::Caller;
 
 pub use crate::frontend::mounts::{MountEntry, find_mount, mountpoint_of, mounts};
 pub use crate::frontend::session::{abandon, unmount};
+
+/// Where daemons keep their sockets: root's below /run, a user's below XDG_RUNTIME_DIR.
+pub fn run_directory() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/run/isotherm");
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR") {
+        Some(directory) => PathBuf::from(directory).join("isotherm"),
+        None => std::env::temp_dir().join(format!("isotherm-{}", nix::unistd::geteuid())),
+    }
+}
+
+/// All pools of this user whose daemons answer.
+pub fn running_pools() -> Vec<RunningPool> {
+    crate::control::running_pools(&run_directory())
+}
 
 /// Mounts of ours, in the order in which they were made.
 pub fn our_mounts() -> Vec<MountEntry> {
