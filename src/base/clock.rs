@@ -37,10 +37,49 @@ pub struct WallTime {
     pub nanos: u32,
 }
 
+impl std::fmt::Display for WallTime {
+    /// Whole seconds in UTC: `2026-11-20T21:05:09Z` (days to dates as Hinnant does).
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (days, second) = (self.seconds.div_euclid(86_400), self.seconds.rem_euclid(86_400));
+        let shifted = i128::from(days) + 719_468;
+        let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let from_march = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+        let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+        let year = year_of_era + era * 400 + i128::from(month <= 2);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
 /// Where time comes from.
 pub trait Clock: Send + Sync {
     /// Now, monotonic.
     fn now(&self) -> Ticks;
     /// Now, time of day.
     fn wall(&self) -> WallTime;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_dates() {
+        let table = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_795_208_709, "2026-11-20T21:05:09Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+        ];
+        for (seconds, want) in table {
+            assert_eq!(WallTime { seconds, nanos: 1 }.to_string(), want);
+        }
+        for seconds in [i64::MIN, i64::MAX] {
+            assert!(WallTime { seconds, nanos: 0 }.to_string().ends_with('Z'));
+        }
+    }
 }

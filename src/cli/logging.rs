@@ -155,26 +155,10 @@ fn write(sink: &mut Sink, level: Level, text: &str, clock: &dyn Clock) {
             socket.send(format!("<{}>isotherm[{tag}]: {text}", 24 + priority).as_bytes()).map(drop)
         }
         Sink::File(file) => {
-            let line = format!("{} {level:5} {text}\n", timestamp(clock.wall().seconds));
+            let line = format!("{} {level:5} {text}\n", clock.wall());
             file.write_all(line.as_bytes())
         }
     };
-}
-
-/// Seconds since 1970 as `2026-11-20T21:05:09Z` (Hinnant's civil-from-days).
-fn timestamp(seconds: i64) -> String {
-    let (days, second) = (seconds.div_euclid(86400), seconds.rem_euclid(86400));
-    let z = days + 719_468;
-    let (era, day_of_era) = (z.div_euclid(146_097), z.rem_euclid(146_097));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_part = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_part + 2) / 5 + 1;
-    let month = if month_part < 10 { month_part + 3 } else { month_part - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 /// Counts like messages.
@@ -247,13 +231,5 @@ mod tests {
             repeats.admit(&name, Ticks(0));
         }
         assert!(repeats.seen.len() <= KINDS_MAX);
-    }
-
-    #[test]
-    fn times_are_written_as_dates() {
-        assert_eq!(timestamp(0), "1970-01-01T00:00:00Z");
-        assert_eq!(timestamp(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(timestamp(1_795_208_709), "2026-11-20T21:05:09Z");
-        assert_eq!(timestamp(-1), "1969-12-31T23:59:59Z");
     }
 }

@@ -18,10 +18,12 @@ use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Event, KIB, Pace, PoolUuid, Task};
+use crate::base::{Clock, Event, KIB, Pace, PoolUuid, Task};
 use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server};
+use crate::fleet::disk::Identity;
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::{Member, MemberState, Members, Report, Reports};
+use crate::format::MemberEntry;
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
 use crate::namespace::{Caller, Namespace, NamespaceError};
@@ -122,6 +124,7 @@ impl EventLog {
 struct Face {
     namespace: Namespace,
     members: Arc<Members>,
+    entries: Vec<MemberEntry>,
     space: Arc<crate::fleet::Space>,
     heat: Arc<crate::fleet::Heat>,
     name: String,
@@ -136,7 +139,12 @@ impl Face {
     fn disk(&self, member: &Member) -> DiskStatus {
         let room = self.space.room(member.index).unwrap_or_default();
         let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
-        let identity = identity.unwrap_or_default();
+        // Of a disk that is not here the root knows what to look for.
+        let entry = self.entries.iter().find(|entry| entry.index == member.index);
+        let identity = identity.unwrap_or_else(|| Identity {
+            serial: entry.map(|entry| entry.serial.clone()).unwrap_or_default(),
+            ..Identity::default()
+        });
         let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
         let state = match member.state {
             MemberState::Active => "active",
@@ -155,7 +163,7 @@ impl Face {
             model: identity.model,
             serial: identity.serial,
             state: state.to_string(),
-            bytes: member.layout.disk_bytes,
+            bytes: entry.map_or(member.layout.disk_bytes, |entry| entry.bytes),
             used_bytes: room.used.bytes(),
             errors: counters.errors,
             wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
@@ -242,12 +250,17 @@ fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
 }
 
 fn name_of(disk: &DiskStatus) -> String {
-    let name = [&disk.by_id, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
-    name.map_or_else(String::new, |name| format!("disk {} ({name}, {})", disk.index, disk.state))
+    let serial =
+        if disk.serial.is_empty() { String::new() } else { format!("serial {}", disk.serial) };
+    let name =
+        [&disk.by_id, &serial, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
+    let name = name.cloned().unwrap_or_default();
+    format!("disk {} ({name}, {})", disk.index, disk.state)
 }
 
 /// Takes reports from the fleet: logs each, keeps it for status, and runs the administrator's command.
 struct Reporter {
+    clock: Arc<dyn Clock>,
     reports: Arc<Reports>,
     members: Arc<Members>,
     events: Arc<EventLog>,
@@ -302,7 +315,7 @@ impl Task for Reporter {
         } else {
             log::warn!("pool {}: {line}", self.pool);
         }
-        self.events.push(line.clone());
+        self.events.push(format!("{} {line}", self.clock.wall()));
         if serious && let Some(command) = &self.on_event {
             run_command(command, &self.pool, &line);
         }
@@ -310,14 +323,15 @@ impl Task for Reporter {
     }
 }
 
-/// Runs the administrator's command; not waited for, its failure is logged.
+/// Runs the administrator's command; not waited for, that it cannot be run is logged.
 fn run_command(command: &str, pool: &str, line: &str) {
+    // The shell that we wait for leaves it to init, so that nothing is left to be reaped.
     let started = std::process::Command::new("/bin/sh")
-        .args(["-c", command])
+        .args(["-c", "eval \"$1\" &", "isotherm", command])
         .env("ISOTHERM_POOL", pool)
         .env("ISOTHERM_EVENT", line)
         .stdin(std::process::Stdio::null())
-        .spawn();
+        .status();
     if let Err(error) = started {
         log::error!("the command for events could not be run: {error}");
     }
@@ -395,6 +409,7 @@ fn start_control(
 ) -> Result<Server, DaemonError> {
     let events = Arc::new(EventLog::default());
     host.threads().run(Box::new(Reporter {
+        clock: host.clock(),
         reports: pool.reports.clone(),
         members: pool.members.clone(),
         events: events.clone(),
@@ -404,6 +419,7 @@ fn start_control(
     let face = Face {
         namespace: pool.namespace.clone(),
         members: pool.members.clone(),
+        entries: pool.entries.clone(),
         space: pool.space.clone(),
         heat: pool.heat.clone(),
         name: pool.label.pool_name.clone(),

@@ -22,7 +22,7 @@ use crate::fleet::{
     Access, Checkpoint, FleetError, Heat, Journal, JournalContext, Members, ObjectContext,
     ObjectStore, Quorum, ReplayFrom, Reports, Space, replay,
 };
-use crate::format::{Label, Redundancy, Root};
+use crate::format::{Label, MemberEntry, Redundancy, Root};
 use crate::namespace::index::IndexOptions;
 use crate::namespace::{Fleet, Namespace, NamespaceError, Options, Origin, Recovery, load_root};
 
@@ -113,6 +113,8 @@ pub struct OpenPool {
     pub read_only: ReadOnly,
     /// Members that were missing when it was opened.
     pub missing: Vec<DiskIndex>,
+    /// What the root says of its members: sizes and serial numbers, of the missing ones too.
+    pub entries: Vec<MemberEntry>,
     /// It had not been closed before: there was a crash.
     pub was_unclean: bool,
     /// Batches that were replayed.
@@ -194,6 +196,7 @@ pub fn open(
         label: assembled.label,
         read_only,
         missing: assembled.missing,
+        entries: assembled.root.members,
         was_unclean: assembled.unclean,
         replayed: log.len(),
         journal,
