@@ -502,7 +502,9 @@ impl super::Namespace {
             cursor = cut.expect("it is cut");
         }
         let mut state = core.state.lock();
-        written.iter().for_each(|object| drop(state.in_flush.remove(&object.record().id)));
+        for object in &written {
+            state.in_flush.remove(&object.record().id);
+        }
         flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
     }
 }

@@ -204,6 +204,7 @@ fn pick(random: &mut Random) -> Pick {
     random.next_u64() as Pick
 }
 
+#[allow(clippy::too_many_lines, reason = "one match over the alphabet")]
 fn operation(random: &mut Random, mix: Mix) -> Op {
     if mix.mishap_one_in > 0 && random.one_in(mix.mishap_one_in) {
         return Op::Befall { disk: pick(random), mishap: mishap(random) };

@@ -201,6 +201,7 @@ impl Shelf {
     }
 
     /// A snapshot now.
+    #[allow(dead_code, reason = "goes with SimPool::close")]
     pub fn snapshot(&self) -> ShelfSnapshot {
         let disks = self
             .disks
