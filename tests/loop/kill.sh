@@ -23,6 +23,11 @@ for ((round = 1; round <= rounds; round++)); do
   kill -9 "$DAEMON"
   wait "$DAEMON" 2>/dev/null || true
   after_cut
+  # KEEP=1: what the daemon left on the disks stays to look at if this round fails.
+  if [ "${KEEP:-}" = 1 ]; then
+    mkdir -p "$WORK/before"
+    cp --sparse=always "$WORK"/disk* "$WORK/before/"
+  fi
   began=$(now_ms)
   if ! pool_mount_foreground; then
     not_ok "kill $round of $rounds: does not mount again"
@@ -30,6 +35,7 @@ for ((round = 1; round <= rounds; round++)); do
   fi
   took=$(($(now_ms) - began))
   judge "$round" "kill $round of $rounds after $pause ms, mounted in $took ms"
+  if [ "${KEEP:-}" = 1 ] && [ "$FAILED" -gt 0 ]; then exit 1; fi
   # Every second round goes on from a clean unmount, the others from a second kill while idle.
   if [ $((round % 2)) = 0 ]; then
     pool_umount
