@@ -34,7 +34,13 @@ fn it_is_mounted_under_its_own_type_and_the_pools_name() {
 fn files_keep_what_is_written_wherever_it_is_written() {
     let mount = mounted!(memory(Contents::Kept));
     let path = mount.join("file");
-    let mut file = File::options().read(true).write(true).create(true).open(&path).expect("open");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .expect("open");
     file.write_all(b"hello, world").expect("write");
     file.write_all_at(b"far away", 3_000_000).expect("write far");
     assert_eq!(file.metadata().expect("stat").len(), 3_000_008);
