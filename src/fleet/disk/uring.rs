@@ -352,13 +352,17 @@ impl Opening {
             let (action, errno) = ("reach the end of the disk", Errno(0));
             return Err(ProbeError::Io { path: path(), action, offset: end, errno });
         }
-        self.settle(&file)
+        self.settle(file)
     }
 
-    /// The same open disk under the number that is set aside for it.
-    fn settle(&self, file: &File) -> Result<File, ProbeError> {
-        let error = |errno| self.error("number", errno);
+    /// The same open disk under the number that is set aside for it. In a process that inherited no
+    /// more than the standard three it is the lowest one free, so `open` may have found it already.
+    fn settle(&self, file: File) -> Result<File, ProbeError> {
+        let error = |errno| self.error("number the descriptor of", errno);
         let number = Wake::numbers().map_err(error)?.disk;
+        if file.as_raw_fd() == number {
+            return Ok(file);
+        }
         // SAFETY: dup3 takes no pointers. In this thread's own table `isolate` closed the number, and
         // only a disk is ever put there, once per thread.
         if unsafe { libc::dup3(file.as_raw_fd(), number, libc::O_CLOEXEC) } < 0 {

@@ -113,6 +113,27 @@ fn a_file_is_written_flushed_and_read_back() {
     assert_eq!(std::fs::read(&path).expect("it is a file")[0], 6);
 }
 
+/// What a service manager or a clean shell leaves open decides which number `open` gets: any of them
+/// will do, the one that is set aside too.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "a file table of its own needs a thread of its own")]
+fn a_disk_settles_from_whatever_number_it_was_opened_under() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = file_disk(&directory, MIB);
+    let opening = Opening { path: path.clone(), read_only: false };
+    let settling = std::thread::spawn(move || {
+        isolate().expect("a thread may leave the file table");
+        let mut file = File::open(&path).expect("it is there");
+        for _ in 0..2 {
+            file = opening.settle(file).expect("any number will do");
+            assert_eq!(file.metadata().expect("it is open").len(), MIB);
+        }
+        file.as_raw_fd()
+    });
+    let number = Wake::numbers().expect("eventfds are to be had").disk;
+    assert_eq!(settling.join().expect("it settles"), number);
+}
+
 #[test]
 fn r7_a_disk_is_held_exclusively_until_it_is_closed() {
     let directory = tempfile::tempdir().expect("a temporary directory");
