@@ -11,6 +11,8 @@
 //!   kernel says with each write whether to, and need not ask for `security.capability` before each
 //!   one. fuser does not pass on the same bit of truncate and open: there the caller decides (not root).
 //! * a name's umask is applied by the daemon (`DONT_MASK`), which knows about default ACLs.
+//! * `ATOMIC_O_TRUNC` stays off: with it the kernel lets open(O_TRUNC) cut a running program's file,
+//!   and says ETXTBSY afterwards. Without it, it looks first and then asks for the cut.
 //! * close sends no FLUSH: errors come at write and fsync [I7].
 //!
 //! Requests that change something pass the [`Gate`], so that two workers never wait for room [R27].
@@ -133,8 +135,7 @@ impl Kernel {
     }
 
     fn abilities(&self) -> InitFlags {
-        let mut flags = InitFlags::FUSE_ATOMIC_O_TRUNC
-            | InitFlags::FUSE_DO_READDIRPLUS
+        let mut flags = InitFlags::FUSE_DO_READDIRPLUS
             | InitFlags::FUSE_READDIRPLUS_AUTO
             | InitFlags::FUSE_ASYNC_DIO
             | InitFlags::FUSE_PARALLEL_DIROPS

@@ -1,7 +1,7 @@
 //! Refusals have the numbers that programs look for.
 
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 
 use isotherm::frontend::memory::Contents;
 use nix::errno::Errno;
@@ -41,7 +41,7 @@ fn extended_attributes_are_kept_and_refused() {
     let run =
         |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(&path).output();
     let Ok(set) = run(&["setfattr", "-n", "user.colour", "-v", "blue"]) else {
-        eprintln!("SKIPPED: setfattr is not installed (package attr)");
+        eprintln!("skipped: setfattr is not installed (package attr)");
         return;
     };
     assert!(set.status.success(), "{set:?}");
@@ -62,6 +62,36 @@ fn holes_end_where_the_file_ends() {
     assert_eq!(lseek(&file, 3, Whence::SeekData), Ok(3));
     assert_eq!(lseek(&file, 3, Whence::SeekHole), Ok(10));
     assert_eq!(lseek(&file, 10, Whence::SeekData), Err(Errno::ENXIO));
+}
+
+/// The kernel asks for the cut only after it has seen that nobody runs the file: as one request, the
+/// file would be cut first, refused second, and the program would die.
+#[test]
+fn a_running_program_is_not_cut() {
+    let mount = mounted!(memory(Contents::Kept));
+    let path = mount.join("program");
+    let content = fs::read("/bin/sleep").expect("every machine has one");
+    fs::write(&path, &content).expect("write");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    let mut program = std::process::Command::new(&path).arg("60").spawn().expect("it runs");
+    let refused = [libc::O_RDONLY | libc::O_TRUNC, libc::O_RDWR | libc::O_TRUNC, libc::O_WRONLY]
+        .map(|flags| {
+            let write = flags & libc::O_ACCMODE != libc::O_RDONLY;
+            File::options()
+                .read(!write)
+                .write(write)
+                .custom_flags(flags & libc::O_TRUNC)
+                .open(&path)
+        })
+        .map(|opened| opened.map(|_| ()).map_err(|error| error.raw_os_error()));
+    let alive = program.try_wait().expect("it is our child").is_none();
+    program.kill().expect("it is our child");
+    program.wait().expect("it is our child");
+    assert_eq!(refused, [Err(Some(libc::ETXTBSY)); 3]);
+    assert!(alive, "it was cut while it ran");
+    assert!(fs::read(&path).expect("read") == content);
+    drop(File::create(&path).expect("nobody runs it now"));
+    assert_eq!(fs::metadata(&path).expect("stat").len(), 0);
 }
 
 #[test]

@@ -60,7 +60,7 @@ impl Shelf {
 
     fn mount(&self) -> bool {
         if File::options().read(true).write(true).open("/dev/fuse").is_err() {
-            eprintln!("SKIPPED: /dev/fuse cannot be opened");
+            eprintln!("skipped: /dev/fuse cannot be opened");
             return false;
         }
         let log = self.directory.path().join("log").display().to_string();
@@ -213,7 +213,7 @@ fn a_pool_is_mounted_used_unmounted_and_clean() {
 fn plain_umount_waits_for_a_clean_pool() {
     // [R27]
     if !is_root() {
-        eprintln!("SKIPPED: needs root: umount(8) of others is fusermount3 -u");
+        eprintln!("skipped: needs root: umount(8) of others is fusermount3 -u");
         return;
     }
     let shelf = Shelf::new();

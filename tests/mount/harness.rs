@@ -59,7 +59,7 @@ impl Mounted {
     ) -> Option<Mounted> {
         let device = std::fs::File::options().read(true).write(true).open("/dev/fuse");
         if let Err(error) = device {
-            eprintln!("SKIPPED: /dev/fuse cannot be opened: {error}");
+            eprintln!("skipped: /dev/fuse cannot be opened: {error}");
             return None;
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -68,7 +68,7 @@ impl Mounted {
         let mount = match Mount::new(fs, directory.path(), &options) {
             Ok(mount) => mount,
             Err(error) if !is_root() => {
-                eprintln!("SKIPPED: {error}");
+                eprintln!("skipped: {error}");
                 return None;
             }
             Err(error) => panic!("root can mount: {error}"),

@@ -157,7 +157,7 @@ fn umask_is_applied_once() {
 #[test]
 fn privileges_are_cleared_by_those_who_do_not_have_them() {
     if !is_root() {
-        eprintln!("SKIPPED: needs root, to be somebody else");
+        eprintln!("skipped: needs root, to be somebody else");
         return;
     }
     let mount = mounted!(memory(Contents::Kept));
@@ -180,7 +180,7 @@ fn privileges_are_cleared_by_those_who_do_not_have_them() {
         match status {
             Ok(status) if status.success() => {}
             other => {
-                eprintln!("SKIPPED: cannot run as nobody: {other:?}");
+                eprintln!("skipped: cannot run as nobody: {other:?}");
                 return;
             }
         }
