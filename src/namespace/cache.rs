@@ -5,86 +5,166 @@
 //! cache holds what was read *ahead* (whole objects of streams) and beside (shards packed with small
 //! files), until the kernel asks for it.
 
+use std::cell::RefCell;
+
 use lru::LruCache;
 
-use crate::base::ObjectId;
 use crate::base::sync::{Arc, Mutex};
+use crate::base::{ObjectId, UNIT_BYTES, Wait};
+use crate::fleet::disk::{Buffer, BufferPool};
 
 /// Which data shard of which object.
 type CacheKey = (ObjectId, u8);
 
-struct State {
-    entries: LruCache<CacheKey, Arc<Vec<u8>>>,
-    bytes: u64,
-}
+/// Verified bytes of a shard from its start on.
+pub(super) type Shard = Arc<Buffer>;
 
 /// See the module's text.
 pub(super) struct ReadCache {
-    state: Mutex<State>,
+    entries: Mutex<LruCache<CacheKey, Shard>>,
+    /// Where all its memory comes from: shards kept, and shards being read or copied from.
+    pool: BufferPool,
     bytes_max: u64,
 }
 
 impl ReadCache {
-    pub(super) fn new(bytes_max: u64) -> ReadCache {
-        let state = State { entries: LruCache::unbounded(), bytes: 0 };
-        ReadCache { state: Mutex::new(state), bytes_max }
+    pub(super) fn new(bytes_max: u64, wait: Arc<dyn Wait>) -> ReadCache {
+        let pool = BufferPool::new(bytes_max.max(UNIT_BYTES), wait);
+        ReadCache { entries: Mutex::new(LruCache::unbounded()), pool, bytes_max }
     }
 
     /// The shard's bytes, if they are here.
-    pub(super) fn get(&self, object: ObjectId, shard: u8) -> Option<Arc<Vec<u8>>> {
-        self.state.lock().entries.get(&(object, shard)).cloned()
+    pub(super) fn get(&self, object: ObjectId, shard: u8) -> Option<Shard> {
+        self.entries.lock().get(&(object, shard)).cloned()
     }
 
-    /// Keeps the shard's bytes, which were verified [I4], while there is room; the longest unused go.
-    pub(super) fn put(&self, object: ObjectId, shard: u8, bytes: Arc<Vec<u8>>) {
-        let mut state = self.state.lock();
-        state.bytes += bytes.len() as u64;
-        if let Some(old) = state.entries.put((object, shard), bytes) {
-            state.bytes -= old.len() as u64;
+    /// All shards of an object, if they are here.
+    pub(super) fn get_all(&self, object: ObjectId, shards: usize) -> Option<Vec<Shard>> {
+        let mut entries = self.entries.lock();
+        (0..shards as u8).map(|shard| entries.get(&(object, shard)).cloned()).collect()
+    }
+
+    /// Memory for shards to come: `count` of `bytes` each, and whatever more is asked for. The longest
+    /// unused shards make room. None if most of the cache is being read to or copied from just now.
+    pub(super) fn memory(&self, count: usize, bytes: usize) -> Option<Memory<'_>> {
+        let ready: Option<Vec<Buffer>> = (0..count).map(|_| self.take(bytes)).collect();
+        Some(Memory { cache: self, ready: RefCell::new(ready?) })
+    }
+
+    fn take(&self, bytes: usize) -> Option<Buffer> {
+        loop {
+            if let Some(buffer) = self.pool.try_take(bytes) {
+                return Some(buffer);
+            }
+            // Freed only after the lock is released, and only if nobody copies from it.
+            let _oldest = self.entries.lock().pop_lru()?;
         }
-        while state.bytes > self.bytes_max {
-            let Some((_, old)) = state.entries.pop_lru() else { break };
-            state.bytes -= old.len() as u64;
-        }
+    }
+
+    /// Keeps the shard's bytes, which were verified [I4], until others need their memory.
+    pub(super) fn put(&self, object: ObjectId, shard: u8, bytes: Shard) {
+        let _old = self.entries.lock().put((object, shard), bytes);
     }
 
     /// The object was freed.
     pub(super) fn forget(&self, object: ObjectId) {
-        let mut state = self.state.lock();
+        let mut entries = self.entries.lock();
+        if entries.is_empty() {
+            return;
+        }
         for shard in 0..crate::base::limits::SHARDS_MAX as u8 {
-            if let Some(old) = state.entries.pop(&(object, shard)) {
-                state.bytes -= old.len() as u64;
-            }
+            drop(entries.pop(&(object, shard)));
         }
     }
 
     /// Bytes held.
     pub(super) fn bytes(&self) -> u64 {
-        self.state.lock().bytes
+        self.pool.taken_bytes()
     }
 
-    /// Largest part of an object that is worth keeping.
+    /// The bound it was made with.
     pub(super) fn bytes_max(&self) -> u64 {
         self.bytes_max
+    }
+}
+
+/// Memory of the cache, for one object that is about to be read.
+pub(super) struct Memory<'a> {
+    cache: &'a ReadCache,
+    ready: RefCell<Vec<Buffer>>,
+}
+
+impl Memory<'_> {
+    /// For one shard, or a part of one.
+    pub(super) fn take(&self, bytes: usize) -> Option<Buffer> {
+        let mut ready = self.ready.borrow_mut();
+        match ready.pop_if(|buffer| buffer.len() >= bytes) {
+            Some(mut buffer) => {
+                buffer.truncate(bytes);
+                Some(buffer)
+            }
+            None => self.cache.take(bytes),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::simulation::World;
+
+    const SHARD: usize = 65536;
+
+    fn keep(cache: &ReadCache, object: u64, fill: u8) {
+        let memory = cache.memory(1, SHARD).expect("nobody holds anything");
+        let mut buffer = memory.take(SHARD).expect("it was taken already");
+        buffer.fill(fill);
+        cache.put(ObjectId(object), 0, Arc::new(buffer));
+    }
+
+    fn has(cache: &ReadCache, object: u64) -> bool {
+        cache.get(ObjectId(object), 0).is_some()
+    }
 
     #[test]
-    fn the_longest_unused_go_first_and_bytes_are_bounded() {
-        let cache = ReadCache::new(300);
+    fn r27_the_longest_unused_go_first_and_bytes_are_bounded() {
+        let cache = ReadCache::new(3 * SHARD as u64, World::new(1));
         for object in 0..3 {
-            cache.put(ObjectId(object), 0, Arc::new(vec![0; 100]));
+            keep(&cache, object, object as u8);
         }
-        assert!(cache.get(ObjectId(0), 0).is_some());
-        cache.put(ObjectId(3), 0, Arc::new(vec![0; 100]));
-        assert!(cache.get(ObjectId(0), 0).is_some());
-        assert!(cache.get(ObjectId(1), 0).is_none());
-        assert_eq!(cache.bytes(), 300);
+        assert!(has(&cache, 0));
+        keep(&cache, 3, 3);
+        assert!(has(&cache, 0) && !has(&cache, 1));
+        assert_eq!(cache.bytes(), 3 * SHARD as u64);
         cache.forget(ObjectId(0));
-        assert_eq!(cache.bytes(), 200);
+        assert_eq!(cache.bytes(), 2 * SHARD as u64);
+        keep(&cache, 4, 4);
+        assert!(has(&cache, 2) && has(&cache, 3));
+        keep(&cache, 5, 5);
+        assert!(has(&cache, 2) && has(&cache, 3) && !has(&cache, 4));
+        assert_eq!(cache.get(ObjectId(5), 0).map(|shard| shard[SHARD - 1]), Some(5));
+    }
+
+    #[test]
+    fn r27_what_is_in_use_is_counted_too() {
+        let cache = ReadCache::new(3 * SHARD as u64, World::new(1));
+        keep(&cache, 0, 0);
+        let copied_from = cache.get(ObjectId(0), 0).expect("it was put there");
+        let memory = cache.memory(2, SHARD).expect("two are free");
+        assert!(cache.memory(1, SHARD).is_none(), "nothing can make room");
+        assert!(!has(&cache, 0), "though it tried");
+        let taken = [memory.take(SHARD / 2), memory.take(SHARD)];
+        assert!(taken.iter().all(Option::is_some));
+        assert!(memory.take(4096).is_none());
+        drop((copied_from, taken, memory));
+        assert!(cache.memory(3, SHARD).is_some());
+    }
+
+    #[test]
+    fn an_object_is_here_only_if_all_of_it_is() {
+        let cache = ReadCache::new(3 * SHARD as u64, World::new(1));
+        keep(&cache, 7, 1);
+        assert!(cache.get_all(ObjectId(7), 1).is_some());
+        assert!(cache.get_all(ObjectId(7), 2).is_none());
     }
 }

@@ -9,6 +9,7 @@ use super::handles::Handles;
 use super::index::{Index, Pressure};
 use super::inode_state::InodeState;
 use super::open_batch::OpenBatch;
+use super::stream::Streams;
 use super::types::Caller;
 use crate::base::limits::{COMMIT_SECONDS, INLINE_BYTES_EMPTY_LOG, INLINE_BYTES_HALF_LOG};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -147,6 +148,8 @@ pub(super) struct Core {
     pub(super) name_key: [u64; 2],
     pub(super) state: Mutex<State>,
     pub(super) cache: ReadCache,
+    /// Objects being read ahead.
+    pub(super) streams: Streams,
     /// Work for the committer.
     pub(super) commit_event: Arc<Event>,
     /// A batch became durable, or will never be.

@@ -1,6 +1,7 @@
 //! What is known in memory of an inode that somebody uses or that has unwritten changes.
 
 use super::overlay::Overlay;
+use super::stream::ReadingHead;
 use crate::base::{Lsn, Ticks};
 use crate::format::InodeRecord;
 
@@ -28,10 +29,8 @@ pub(super) struct InodeState {
     pub(super) flushing: bool,
     /// Directory it was last reached through, so that neighbours are packed together.
     pub(super) parent_hint: u64,
-    /// Where the next read of a sequential stream would begin, and how long the stream is already.
-    pub(super) read_next: u64,
-    /// Bytes read in order so far.
-    pub(super) read_run: u64,
+    /// How it is read.
+    pub(super) reading: ReadingHead,
 }
 
 impl InodeState {

@@ -36,6 +36,7 @@ mod readdir;
 mod recover;
 mod rename;
 mod room;
+mod stream;
 mod sync;
 mod tx;
 pub mod types;
@@ -274,6 +275,8 @@ impl Namespace {
             Box::new(commit::Committer::new(core.clone())),
             Box::new(flush::Flusher::new(core.clone())),
             Box::new(flush::Flusher::new(core.clone())),
+            Box::new(stream::Prefetcher::new(core.clone())),
+            Box::new(stream::Prefetcher::new(core.clone())),
             Box::new(orphan::Reaper::new(core.clone())),
             Box::new(index::Flusher::new(core.index.clone(), core.clock.clone())),
             Box::new(index::Compactor::new(core.index.clone(), core.clock.clone())),

@@ -5,10 +5,11 @@
 //! answer is the file as it was at that one moment, whatever is written meanwhile.
 //!
 //! A small random read fetches just the cells it needs, from one disk. A stream (reads in order) fetches
-//! whole objects, so that the planner may choose any k of k+m shards; they wait in the read cache.
+//! whole objects, ahead of its reader: see `stream`.
 
 use std::ops::Range;
 
+use super::cache::Shard;
 use super::core::Core;
 use super::error::NamespaceError;
 use super::index::Pins;
@@ -17,13 +18,11 @@ use super::tx::{Attempt, Tx, decode};
 use super::types::FileKind;
 use super::written::Written;
 use crate::base::sync::Arc;
-use crate::base::{Ino, KIB, ObjectId, ShardIndex, WallTime};
-use crate::fleet::disk::Class;
+use crate::base::{Ino, ObjectId, ShardIndex, WallTime};
+use crate::fleet::disk::{Buffer, Class};
 use crate::fleet::{ChecksumSource, FleetError, Pin};
 use crate::format::{Checksums, InodeRecord, Key, ObjectRecord};
 
-/// A read goes ahead once this many bytes were read in order.
-const STREAM_BYTES: u64 = 256 * KIB;
 /// Extents of one read; a read of the largest request over 4 KiB extents has 256.
 const EXTENTS_PER_READ: usize = 512;
 
@@ -31,24 +30,29 @@ const EXTENTS_PER_READ: usize = 512;
 const ATTEMPTS: u32 = 4;
 
 /// Where a part of a read comes from.
-enum Part {
+pub(super) enum Part {
     Memory(Bytes),
     Zeros,
-    Object { object: Arc<Located>, object_offset: u32 },
+    Object { object: Arc<Located>, object_offset: u32, extent_bytes: u64 },
 }
 
 /// An object that a read needs, pinned.
-struct Located {
-    record: ObjectRecord,
+pub(super) struct Located {
+    pub(super) record: ObjectRecord,
     /// Checksums at hand, of an object the index does not name yet.
     written: Option<Arc<Written>>,
     _pin: Pin,
 }
 
 /// A read that was planned: its parts in order, without gaps.
+#[derive(Default)]
 struct Plan {
     parts: Vec<(Range<u64>, Part)>,
     stream: bool,
+    /// Objects that the stream will come to.
+    ahead: Vec<Arc<Located>>,
+    /// The access time is to be moved.
+    stale: bool,
 }
 
 impl Core {
@@ -62,7 +66,7 @@ impl Core {
     ) -> Result<(), NamespaceError> {
         let base = into.len();
         let mut attempt = 0;
-        loop {
+        let stale = loop {
             attempt += 1;
             into.truncate(base);
             match self.try_read(ino, offset, size, into) {
@@ -70,51 +74,41 @@ impl Core {
                 // checksums have left the index: the next plan finds what took its place.
                 Err(NamespaceError::Io(FleetError::Unreadable { .. })) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(error),
-                Ok(()) => break,
+                Ok(stale) => break stale,
             }
-        }
-        if self.options.atime && !self.options.read_only {
+        };
+        if stale && self.options.atime && !self.options.read_only {
             self.touch(ino)?;
         }
         Ok(())
     }
 
+    /// True if the access time is to be moved.
     fn try_read(
         &self,
         ino: Ino,
         offset: u64,
         size: u32,
         into: &mut Vec<u8>,
-    ) -> Result<(), NamespaceError> {
+    ) -> Result<bool, NamespaceError> {
         let plan = self.look(|tx| tx.plan_read(ino, offset, u64::from(size)))?;
-        let base = into.len();
-        let total: u64 = plan.parts.iter().map(|(range, _)| range.end - range.start).sum();
-        into.resize(base + total as usize, 0);
+        self.prefetch(plan.ahead);
         for (range, part) in &plan.parts {
-            let length = range.end - range.start;
-            let at = base + (range.start - offset) as usize;
-            let target = &mut into[at..at + length as usize];
+            let length = (range.end - range.start) as usize;
             match part {
-                Part::Memory(bytes) => target.copy_from_slice(bytes.slice(length)),
-                Part::Zeros => {}
-                Part::Object { object, object_offset } => {
-                    self.read_object(object, *object_offset, plan.stream, target)?;
+                Part::Memory(bytes) => into.extend_from_slice(bytes.slice(length as u64)),
+                Part::Zeros => into.resize(into.len() + length, 0),
+                Part::Object { object, object_offset, extent_bytes } => {
+                    let whole = plan.stream && self.is_worth_whole(object, *extent_bytes);
+                    self.read_object(object, *object_offset, length, whole, into)?;
                 }
             }
         }
-        Ok(())
+        Ok(plan.stale)
     }
 
     /// relatime: the access time moves if it is not after the last change, or a day old.
     fn touch(&self, ino: Ino) -> Result<(), NamespaceError> {
-        let now = self.clock.wall();
-        let stale = self.look(|tx| {
-            let record = tx.inode(ino)?;
-            Ok(is_stale(&record, now))
-        })?;
-        if !stale {
-            return Ok(());
-        }
         self.change(|tx| {
             let mut record = tx.inode(ino)?;
             if is_stale(&record, tx.now()) {
@@ -129,24 +123,24 @@ impl Core {
         &self,
         object: &Located,
         offset: u32,
-        stream: bool,
-        target: &mut [u8],
+        length: usize,
+        whole: bool,
+        into: &mut Vec<u8>,
     ) -> Result<(), NamespaceError> {
         let record = &object.record;
-        let shard_bytes = record.shard_bytes as usize;
-        if self.copy_cached(record, offset, target) {
+        if self.copy_cached(record, offset, length, into) {
             return Ok(());
         }
-        let whole = stream && u64::from(record.length) <= self.cache.bytes_max() / 4;
-        if whole {
-            let bytes = self.fetch(object, 0..record.length)?;
-            for (shard, part) in bytes.chunks(shard_bytes.max(1)).enumerate() {
-                self.cache.put(record.id, shard as u8, Arc::new(part.to_vec()));
-            }
-            target.copy_from_slice(&bytes[offset as usize..offset as usize + target.len()]);
+        if whole
+            && let Some(shards) = self.whole_object(object)
+            && copy_shards(record, offset, length, into, |shard| shards.get(shard).cloned())
+        {
             return Ok(());
         }
-        let range = offset..offset + target.len() as u32;
+        let base = into.len();
+        into.resize(base + length, 0);
+        let range = offset..offset + length as u32;
+        let target = &mut into[base..];
         let result = match &object.written {
             Some(written) => {
                 let lists: &[Checksums] = written.checksums();
@@ -160,38 +154,62 @@ impl Core {
         Ok(result?)
     }
 
-    fn fetch(&self, object: &Located, range: Range<u32>) -> Result<Vec<u8>, NamespaceError> {
+    /// Reads all data shards of an object into memory of the cache. None if that has none to spare, or
+    /// the object cannot be read: then parts of it perhaps can [I6].
+    pub(super) fn fetch_shards(&self, object: &Located) -> Option<Vec<Buffer>> {
         let record = &object.record;
+        let count = record.redundancy.data_shards();
+        let memory = self.cache.memory(count, record.shard_bytes as usize)?;
+        let memory = |bytes| memory.take(bytes);
         let result = match &object.written {
             Some(written) => {
                 let lists: &[Checksums] = written.checksums();
-                self.objects.read(record, lists, range, Class::Foreground)
+                self.objects.read_shards(record, lists, Class::Foreground, &memory)
             }
-            None => self.objects.read(record, &IndexLists { core: self }, range, Class::Foreground),
+            None => {
+                let lists = IndexLists { core: self };
+                self.objects.read_shards(record, &lists, Class::Foreground, &memory)
+            }
         };
-        Ok(result?)
+        result.ok()
     }
 
-    /// True if all of it was in the cache.
-    fn copy_cached(&self, record: &ObjectRecord, offset: u32, target: &mut [u8]) -> bool {
-        let shard_bytes = record.shard_bytes as usize;
-        let mut done = 0;
-        while done < target.len() {
-            let at = offset as usize + done;
-            let Some(shard) = self.cache.get(record.id, (at / shard_bytes) as u8) else {
-                return false;
-            };
-            let inside = at % shard_bytes;
-            let Some(rest) = shard.get(inside..) else { return false };
-            let length = rest.len().min(target.len() - done);
-            if length == 0 {
-                return false;
-            }
-            target[done..done + length].copy_from_slice(&rest[..length]);
-            done += length;
-        }
-        true
+    /// True if all of it was in the cache; else nothing was appended.
+    fn copy_cached(
+        &self,
+        record: &ObjectRecord,
+        offset: u32,
+        length: usize,
+        into: &mut Vec<u8>,
+    ) -> bool {
+        copy_shards(record, offset, length, into, |shard| self.cache.get(record.id, shard as u8))
     }
+}
+
+/// Appends `length` bytes of an object from `offset` on, if `shard_of` has the shards; else nothing.
+fn copy_shards(
+    record: &ObjectRecord,
+    offset: u32,
+    length: usize,
+    into: &mut Vec<u8>,
+    shard_of: impl Fn(usize) -> Option<Shard>,
+) -> bool {
+    let shard_bytes = record.shard_bytes as usize;
+    let base = into.len();
+    let mut done = 0;
+    while done < length {
+        let at = offset as usize + done;
+        let shard = shard_of(at / shard_bytes);
+        let rest = shard.as_ref().and_then(|shard| shard.get(at % shard_bytes..));
+        let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+            into.truncate(base);
+            return false;
+        };
+        let count = rest.len().min(length - done);
+        into.extend_from_slice(&rest[..count]);
+        done += count;
+    }
+    true
 }
 
 fn is_stale(record: &InodeRecord, now: WallTime) -> bool {
@@ -226,7 +244,7 @@ impl Tx<'_> {
         }
         let end = offset.saturating_add(size).min(record.size);
         if offset >= end {
-            return Ok(Plan { parts: Vec::new(), stream: false });
+            return Ok(Plan { stale: is_stale(&record, self.now()), ..Plan::default() });
         }
         let sources = match self.state.inodes.get(&ino) {
             Some(inode) => inode.overlay.sources(offset..end),
@@ -243,13 +261,14 @@ impl Tx<'_> {
                         _pin: self.core.space.pin(written.record().id),
                         written: Some(written),
                     });
-                    parts.push((range, Part::Object { object, object_offset }));
+                    let extent_bytes = range.end - range.start;
+                    parts.push((range, Part::Object { object, object_offset, extent_bytes }));
                 }
                 Source::Below => self.plan_below(ino, range, &mut parts)?,
             }
         }
-        let stream = self.note_read(ino, offset, end);
-        Ok(Plan { parts, stream })
+        let (stream, ahead) = self.note_read(ino, offset, end, record.size)?;
+        Ok(Plan { parts, stream, ahead, stale: is_stale(&record, self.now()) })
     }
 
     fn plan_below(
@@ -272,7 +291,9 @@ impl Tx<'_> {
                 } else {
                     let object = self.locate(extent.object, parts)?;
                     let object_offset = extent.object_offset + (begin - offset) as u32;
-                    parts.push((begin..end, Part::Object { object, object_offset }));
+                    let extent_bytes = extent.length;
+                    let part = Part::Object { object, object_offset, extent_bytes };
+                    parts.push((begin..end, part));
                 }
                 at = end;
             }
@@ -287,7 +308,11 @@ impl Tx<'_> {
     }
 
     /// The object's record, pinned; shared with the part before if that is in the same object.
-    fn locate(&mut self, object: ObjectId, parts: &[(Range<u64>, Part)]) -> Attempt<Arc<Located>> {
+    pub(super) fn locate(
+        &self,
+        object: ObjectId,
+        parts: &[(Range<u64>, Part)],
+    ) -> Attempt<Arc<Located>> {
         let last = parts.iter().rev().find_map(|(_, part)| match part {
             Part::Object { object, .. } => Some(object),
             Part::Memory(_) | Part::Zeros => None,
@@ -305,25 +330,5 @@ impl Tx<'_> {
         };
         let record = decode(ObjectRecord::decode(&value))?;
         Ok(Arc::new(Located { record, written: None, _pin: self.core.space.pin(object) }))
-    }
-
-    /// Remembers where a stream is; true if this read belongs to one.
-    fn note_read(&mut self, ino: Ino, offset: u64, end: u64) -> bool {
-        let Some(inode) = self.state.inodes.get_mut(&ino) else { return false };
-        // The kernel's read-ahead may ask a little out of order.
-        let near = offset <= inode.read_next.saturating_add(2 * STREAM_BYTES)
-            && inode.read_next <= offset.saturating_add(2 * STREAM_BYTES);
-        if near && (inode.read_run > 0 || offset == 0) {
-            inode.read_run += end - offset;
-            inode.read_next = inode.read_next.max(end);
-        } else {
-            inode.read_run = 0;
-            inode.read_next = end;
-            if offset > 0 {
-                // A stream may begin anywhere: the next read in order counts.
-                inode.read_run = 1;
-            }
-        }
-        inode.read_run >= STREAM_BYTES
     }
 }

@@ -23,6 +23,7 @@ use super::handles::Handles;
 use super::index::{Flusher, Index, IndexOptions, Op, Pins};
 use super::open_batch::OpenBatch;
 use super::overlay::After;
+use super::stream::Streams;
 use super::sync::lease_of;
 use super::tx::decode;
 use crate::base::limits::ENTRY_BYTES_MAX;
@@ -110,6 +111,7 @@ impl Recovery {
             stopping: false,
             failed: None,
         };
+        let cache = ReadCache::new(options.cache_bytes, fleet.wait.clone());
         let core = Core {
             clock: fleet.clock,
             wait: fleet.wait,
@@ -121,7 +123,8 @@ impl Recovery {
             redundancy: fleet.redundancy,
             name_key: origin.name_key,
             state: Mutex::new(state),
-            cache: ReadCache::new(options.cache_bytes),
+            cache,
+            streams: Streams::default(),
             options,
             commit_event: Arc::new(Event::new()),
             committed: Event::new(),

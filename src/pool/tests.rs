@@ -1,5 +1,5 @@
 //! Creating, assembling, claiming on simulated disks: the scenarios of the design review by name here,
-//! random lives of a pool over many mounts in `lives.rs`.
+//! random lives of a pool over many mounts in `lives.rs`, files read in order in `streams.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use crate::fleet::{
 use crate::format::{DiskLayout, Redundancy, Root};
 
 mod lives;
+mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;
 const HERE: [u8; 16] = [1; 16];

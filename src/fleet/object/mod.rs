@@ -21,6 +21,7 @@ mod tests;
 mod write_plan;
 mod writer;
 
+pub use reader::ShardMemory;
 pub use store::{ObjectContext, ObjectStore};
 
 /// An object to be written.

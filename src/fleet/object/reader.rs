@@ -74,6 +74,8 @@ pub(super) struct Reading<'a, C: ?Sized> {
     checksums: &'a C,
     range: Range<u32>,
     class: Class,
+    /// Where whole shards are to be read to.
+    memory: Option<&'a ShardMemory<'a>>,
     wanted: Wanted,
     shards: Vec<ShardRead>,
     fan: Fan,
@@ -82,6 +84,9 @@ pub(super) struct Reading<'a, C: ?Sized> {
     /// Something was learned that the last plan did not know.
     replan: bool,
 }
+
+/// Gives memory for one shard of this many bytes; None if there is none now.
+pub type ShardMemory<'a> = dyn Fn(usize) -> Option<Buffer> + 'a;
 
 /// Reads `range` of the object into `into`. See `ObjectStore::read_into`.
 pub(super) fn run_read<C: ChecksumSource + ?Sized>(
@@ -97,17 +102,23 @@ pub(super) fn run_read<C: ChecksumSource + ?Sized>(
         return Ok(());
     }
     let mut reading = Reading::new(store, record, checksums, range, class)?;
-    while let Progress::Wait(deadline) = reading.advance()? {
-        reading.fan.wait(&*store.context.wait, Some(deadline), |view| {
-            reading
-                .shards
-                .iter()
-                .flat_map(|shard| &shard.pending)
-                .any(|one| view.result(one.slot).is_some())
-        });
-    }
+    reading.carry_out()?;
     reading.finish(into);
     Ok(())
+}
+
+/// Reads all data shards of the object. See `ObjectStore::read_shards`.
+pub(super) fn run_read_shards<C: ChecksumSource + ?Sized>(
+    store: &ObjectStore,
+    record: &ObjectRecord,
+    checksums: &C,
+    class: Class,
+    memory: &ShardMemory<'_>,
+) -> Result<Vec<Buffer>, FleetError> {
+    let mut reading = Reading::new(store, record, checksums, 0..record.length, class)?;
+    reading.memory = Some(memory);
+    reading.carry_out()?;
+    Ok(reading.finish_shards())
 }
 
 impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
@@ -138,12 +149,24 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
             wanted: wanted(store, record, &range),
             range,
             class,
+            memory: None,
             shards: shards.collect(),
             fan: Fan::new(0),
             slots: 0,
             started: store.context.clock.now(),
             replan: true,
         })
+    }
+
+    /// Until everything is there.
+    fn carry_out(&mut self) -> Result<(), FleetError> {
+        while let Progress::Wait(deadline) = self.advance()? {
+            self.fan.wait(&*self.store.context.wait, Some(deadline), |view| {
+                let mut pending = self.shards.iter().flat_map(|shard| &shard.pending);
+                pending.any(|one| view.result(one.slot).is_some())
+            });
+        }
+        Ok(())
     }
 
     /// Does all that can be done without waiting. Errors: `Unreadable`; what the source of checksums
@@ -250,6 +273,9 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
     /// Memory for one access. Who holds some already must not wait for more: then it comes from
     /// outside the pool, which stays within one object's bytes per reader.
     fn buffer(&self, bytes: usize) -> Buffer {
+        if let Some(buffer) = self.memory.and_then(|memory| memory(bytes)) {
+            return buffer;
+        }
         let pool = &self.store.context.buffers;
         if self.slots == 0 {
             return pool.take(bytes);
@@ -344,22 +370,76 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
 
     /// Puts the bytes together, then sees to the bad cells. Only after `Done`.
     pub(super) fn finish(mut self, into: &mut [u8]) {
+        let range = self.range.start as usize..self.range.end as usize;
         for shard in 0..self.wanted.data_shards {
-            let mut next = self.wanted.columns[shard].start;
-            while next < self.wanted.columns[shard].end {
-                next = self.copy_run(shard, next, into);
-            }
+            self.copy_shard(shard, &range, into);
         }
+        self.see_to_bad_cells();
+    }
+
+    /// The data shards, from their first byte to the last one wanted or a little further, in the
+    /// memory they were read to. A shard that is not there as one good piece is put together in
+    /// memory of its own. Then sees to the bad cells. Only after `Done`, of a whole object.
+    fn finish_shards(mut self) -> Vec<Buffer> {
+        let shards = 0..self.wanted.data_shards;
+        let made: Vec<Option<Buffer>> = shards.map(|shard| self.put_together(shard)).collect();
+        self.see_to_bad_cells();
+        let taken = made.into_iter().enumerate().map(|(shard, made)| {
+            made.unwrap_or_else(|| {
+                let (source, piece) = self.whole_piece(shard).expect("else it was put together");
+                self.shards[source].pieces.swap_remove(piece).buffer
+            })
+        });
+        taken.collect()
+    }
+
+    /// A shard and a piece of it that hold all wanted cells of a data shard, all good.
+    fn whole_piece(&self, shard: usize) -> Option<(usize, usize)> {
+        let columns = &self.wanted.columns[shard];
+        let sources = if self.wanted.replica { 0..self.shards.len() } else { shard..shard + 1 };
+        sources.into_iter().find_map(|source| {
+            let one = &self.shards[source];
+            let piece = one.pieces.iter().position(|piece| {
+                piece.columns.start == 0
+                    && piece.columns.end >= columns.end
+                    && !one.bad.iter().any(|bad| piece.columns.contains(bad))
+            })?;
+            Some((source, piece))
+        })
+    }
+
+    fn put_together(&self, shard: usize) -> Option<Buffer> {
+        if self.whole_piece(shard).is_some() {
+            return None;
+        }
+        let start = shard * self.record.shard_bytes as usize;
+        let bytes = column_bytes(self.record, &(0..self.wanted.columns[shard].end)).len().max(1);
+        let memory = self.memory.and_then(|memory| memory(bytes));
+        let mut buffer = memory.unwrap_or_else(|| Buffer::zeroed(bytes));
+        self.copy_shard(shard, &(start..start + bytes), &mut buffer);
+        Some(buffer)
+    }
+
+    fn see_to_bad_cells(&mut self) {
         if self.shards.iter().any(|shard| !shard.bad.is_empty()) {
             self.fan = Fan::new(0);
-            let repaired = super::in_place::repair_cells(&self);
+            let repaired = super::in_place::repair_cells(self);
             self.report_bad(|shard| repaired.contains(&shard));
+        }
+    }
+
+    /// Copies the wanted cells of one data shard to where they belong in `into`, the bytes `range`
+    /// of the object.
+    fn copy_shard(&self, shard: usize, range: &Range<usize>, into: &mut [u8]) {
+        let mut next = self.wanted.columns[shard].start;
+        while next < self.wanted.columns[shard].end {
+            next = self.copy_run(shard, next, range, into);
         }
     }
 
     /// Copies or rebuilds a run of cells of one data shard from `first` on, as far as one source
     /// reaches; returns the column after it.
-    fn copy_run(&self, shard: usize, first: u32, into: &mut [u8]) -> u32 {
+    fn copy_run(&self, shard: usize, first: u32, range: &Range<usize>, into: &mut [u8]) -> u32 {
         let last = self.wanted.columns[shard].end;
         let direct = if self.wanted.replica {
             (0..self.shards.len()).find_map(|replica| self.run(replica, first..last))
@@ -367,7 +447,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
             self.run(shard, first..last)
         };
         if let Some((end, bytes)) = direct {
-            self.deliver(shard, first, bytes, into);
+            self.deliver(shard, first, bytes, range, into);
             return end;
         }
         let Redundancy::Erasure { data, parity } = self.record.redundancy else {
@@ -387,7 +467,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
         let mut rebuilt = vec![0; length];
         let codec = Codec::new(data.into(), parity.into());
         codec.reconstruct(&present, &mut [(ShardIndex(shard as u8), &mut rebuilt)]);
-        self.deliver(shard, first, &rebuilt, into);
+        self.deliver(shard, first, &rebuilt, range, into);
         end
     }
 
@@ -405,12 +485,18 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
     }
 
     /// Copies the part of `bytes` (cells of a data shard from `first` on) that was asked for.
-    fn deliver(&self, shard: usize, first: u32, bytes: &[u8], into: &mut [u8]) {
+    fn deliver(
+        &self,
+        shard: usize,
+        first: u32,
+        bytes: &[u8],
+        range: &Range<usize>,
+        into: &mut [u8],
+    ) {
         let start = shard * self.record.shard_bytes as usize
             + column_bytes(self.record, &(first..first + 1)).start;
-        let (range_start, range_end) = (self.range.start as usize, self.range.end as usize);
-        let (from, to) = (start.max(range_start), (start + bytes.len()).min(range_end));
-        into[from - range_start..to - range_start]
+        let (from, to) = (start.max(range.start), (start + bytes.len()).min(range.end));
+        into[from - range.start..to - range.start]
             .copy_from_slice(&bytes[from - start..to - start]);
     }
 

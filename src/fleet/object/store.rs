@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use super::reader::run_read;
+use super::reader::{ShardMemory, run_read, run_read_shards};
 use super::table::run_table_read;
 use super::writer::run_writes;
 use super::{ChecksumSource, StoredObject, WriteObject};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, DiskIndex, Epoch, ObjectId, Random, Units, Wait};
-use crate::fleet::disk::{BufferPool, Class};
+use crate::fleet::disk::{Buffer, BufferPool, Class};
 use crate::fleet::error::FleetError;
 use crate::fleet::geometry::{AtHand, geometry_at_hand, geometry_wish, shard_bytes};
 use crate::fleet::heat::Heat;
@@ -137,6 +137,19 @@ impl ObjectStore {
         let mut bytes = vec![0; range.len()];
         self.read_into(record, checksums, range, class, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// Reads the whole object, shard by shard: its k data shards in order (of replicas: one), each to
+    /// memory that `memory` gave for it. Shards at the end of the object may end with its last byte,
+    /// or go on with padding. Every byte was verified [I4]; the caller holds a pin, as for `read_into`.
+    pub fn read_shards<C: ChecksumSource + ?Sized>(
+        &self,
+        record: &ObjectRecord,
+        checksums: &C,
+        class: Class,
+        memory: &ShardMemory<'_>,
+    ) -> Result<Vec<Buffer>, FleetError> {
+        run_read_shards(self, record, checksums, class, memory)
     }
 
     /// Reads `length` bytes at `offset` of a replicated object whose parts carry their own checksum

@@ -116,6 +116,21 @@ impl Rig {
         self.store.read(&stored.record, &stored.checksums[..], range, Class::Foreground)
     }
 
+    /// All of it, by way of its shards.
+    fn read_shards(&self, stored: &StoredObject) -> Result<Vec<u8>, FleetError> {
+        let _pin = self.space.pin(stored.record.id);
+        let memory = |bytes| (bytes > 4096).then(|| crate::fleet::disk::Buffer::zeroed(bytes));
+        let lists = &stored.checksums[..];
+        let shards = self.store.read_shards(&stored.record, lists, Class::Foreground, &memory)?;
+        assert_eq!(shards.len(), stored.record.redundancy.data_shards());
+        let mut bytes = Vec::new();
+        for shard in shards {
+            let rest = stored.record.length as usize - bytes.len();
+            bytes.extend_from_slice(&shard[..rest.min(stored.record.shard_bytes as usize)]);
+        }
+        Ok(bytes)
+    }
+
     fn disk_of(&self, stored: &StoredObject, shard: usize) -> &SimDisk {
         let place = stored.record.places[shard].expect("all shards are there");
         &self.disks[place.disk.as_usize()]
@@ -152,6 +167,7 @@ fn what_is_written_is_read_in_any_part() {
             let bytes = bytes_of(length as u64, length);
             let stored = rig.write(&bytes, redundancy).expect("all disks work");
             assert_eq!(rig.read(&stored, 0..length as u32), Ok(bytes.clone()));
+            assert_eq!(rig.read_shards(&stored), Ok(bytes.clone()));
             for _ in 0..10 {
                 let start = random.below(length as u64);
                 let end = start + 1 + random.below(length as u64 - start);
@@ -339,10 +355,13 @@ fn i5_up_to_m_bad_shards_are_right_and_more_are_never_wrong() {
         for _ in 0..4 {
             let start = random.below(bytes.len() as u64) as u32;
             let end = start + 1 + random.below((bytes.len() as u32 - start).into()) as u32;
-            let (start, end) =
-                if random.one_in(2) { (start, end) } else { (0, bytes.len() as u32) };
+            let whole = random.one_in(2);
+            let (start, end) = if whole { (0, bytes.len() as u32) } else { (start, end) };
             let case = format!("seed {seed} {redundancy:?} {start}..{end} {spoilt:?}");
-            match rig.read(&stored, start..end) {
+            let by_shards = whole && random.one_in(2);
+            let read =
+                if by_shards { rig.read_shards(&stored) } else { rig.read(&stored, start..end) };
+            match read {
                 Ok(read) => assert!(read == bytes[start as usize..end as usize], "[I4] {case}"),
                 Err(FleetError::Unreadable { object, .. }) => {
                     assert_eq!(object, stored.record.id);
