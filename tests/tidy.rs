@@ -161,6 +161,7 @@ rule_tests! {
     characters_are_plain = rules::characters_are_plain;
     open_ends_have_an_issue = rules::open_ends_have_an_issue;
     ignored_tests_say_why = rules::ignored_tests_say_why;
+    skips_are_counted = rules::skips_are_counted;
     words_speak_of_the_project = rules::words_speak_of_the_project;
     links_in_docs_resolve = rules::links_resolve;
     scripts_stop_at_errors = rules::scripts_stop_at_errors;

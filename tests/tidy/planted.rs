@@ -139,6 +139,13 @@ fn plants() -> Vec<Plant> {
             2,
             "#[ignore = \"takes an hour\"]\n",
         ),
+        plant(
+            rules::skips_are_counted,
+            "tests/mount.rs",
+            concat!("fn a() {\n    eprintln!(\"", "SKIPPED: why\");\n}\n"),
+            2,
+            concat!("    eprintln!(\"", "skipped: why\");\n"),
+        ),
         plant(rules::words_speak_of_the_project, "src/lib.rs", place, 2, "//! hard work/rest\n"),
         plant(
             rules::links_resolve,

@@ -256,6 +256,26 @@ pub fn ignored_tests_say_why(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// What does not run says so in the words that `tests/run` counts.
+pub fn skips_are_counted(sources: &[Source]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let told =
+        [concat!("println!(\"", "skip"), concat!("echo \"", "skip"), concat!("say \"", "skip")];
+    for source in sources.iter().filter(|source| !source.path.ends_with(".md")) {
+        for (line, text) in (1..).zip(source.text.lines()) {
+            let small = text.to_ascii_lowercase();
+            let Some(at) = told.iter().find_map(|words| Some(small.find(words)? + words.len()))
+            else {
+                continue;
+            };
+            if !text[at - 4..].starts_with("skipped: ") {
+                findings.push(Finding::new(source, line, "begin the line with `skipped: `"));
+            }
+        }
+    }
+    findings
+}
+
 /// The repository speaks of the project, not of the place or the hands it was made with.
 pub fn words_speak_of_the_project(sources: &[Source]) -> Vec<Finding> {
     let banned = [
