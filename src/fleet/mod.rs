@@ -26,4 +26,4 @@ pub use members::{Member, MemberState, Members};
 pub use object::{ChecksumSource, ObjectContext, ObjectStore, StoredObject, WriteObject};
 pub use quorum::{Quorum, RecordMembers};
 pub use reports::{FailReason, Report, Reports};
-pub use space::{Pin, Reservation, ReserveLevel, Space, Stream};
+pub use space::{Pin, Reservation, ReserveLevel, Snapshot, Space, Stream};

@@ -3,10 +3,11 @@
 //! 1. The memtable is frozen at a batch boundary F; the space map at that boundary is kept [R18].
 //! 2. The index flusher writes it out as tables. Data that is only in the log up to F is flushed into
 //!    objects, and the cuts of that are committed: batches after F.
-//! 3. Manifest and space snapshot are written as objects of min(N, m+2) copies.
+//! 3. Manifest and space snapshot are written as objects of min(N, m+2) copies: whole, or what changed
+//!    since the effective root (`chain`).
 //! 4. The root is written; it takes effect at m+1 flushed copies.
 //! 5. Only now: the ring is trimmed, tables dropped from the manifest are freed, and so are the objects
-//!    of the manifest and snapshot before.
+//!    of chains before that this root does not name.
 //!
 //! A crash before 4 leaves the root before, the ring behind it, and everything it names. A crash between
 //! 4 and 5: recovery finds the new root, and knows nothing of what 5 would have freed: it is free.
@@ -15,6 +16,7 @@
 
 use std::time::Duration;
 
+use super::chain::Chain;
 use super::core::{Core, FrozenSpace};
 use super::error::NamespaceError;
 use super::index::Capture;
@@ -78,6 +80,9 @@ enum Phase {
 pub(super) struct Checkpointer {
     core: Arc<Core>,
     parts: CheckpointParts,
+    /// What the effective root names, if it is of this mount.
+    manifest: Chain,
+    space: Chain,
     /// Objects that attempted roots named since the last effective one: they stay [R9].
     attempted: Vec<ObjectId>,
     phase: Phase,
@@ -90,8 +95,17 @@ impl Checkpointer {
     pub(super) fn new(core: Arc<Core>, parts: CheckpointParts) -> Checkpointer {
         let last = core.now();
         let last_lsn = core.state.lock().durable;
-        let attempted = Vec::new();
-        Checkpointer { core, parts, attempted, phase: Phase::Idle, last, last_lsn, serving: 0 }
+        Checkpointer {
+            core,
+            parts,
+            manifest: Chain::default(),
+            space: Chain::default(),
+            attempted: Vec::new(),
+            phase: Phase::Idle,
+            last,
+            last_lsn,
+            serving: 0,
+        }
     }
 
     fn is_due(&mut self) -> bool {
@@ -151,7 +165,8 @@ impl Checkpointer {
 
     /// Steps 3 to 5.
     fn write(&mut self) -> Result<bool, NamespaceError> {
-        let capture = self.core.index.capture(true);
+        let whole = self.manifest.is_spent(&self.core.options.chains);
+        let capture = self.core.index.capture(whole);
         let frozen = {
             let mut state = self.core.state.lock();
             let matches = state.frozen.as_ref().is_some_and(|frozen| {
@@ -166,20 +181,18 @@ impl Checkpointer {
             }
             frozen
         };
-        match self.write_objects_and_root(&capture, &frozen) {
-            Ok(named) => {
-                self.core.space.snapshot_done(true);
-                self.free_old(&capture, named);
+        match self.write_objects_and_root(&capture, whole, &frozen) {
+            Ok((manifest, space)) => {
+                self.core.space.snapshot_kept(frozen.usage.number);
+                (self.manifest, self.space) = (manifest, space);
+                let spent = self.space.is_spent(&self.core.options.chains);
+                self.core.state.lock().space_whole = spent;
+                self.free_old(&capture);
                 self.last_lsn = frozen.lsn;
                 Ok(true)
             }
             Err(error) => {
-                let mut state = self.core.state.lock();
-                if state.frozen.is_none() {
-                    state.frozen = Some(frozen);
-                } else {
-                    self.core.space.snapshot_done(false);
-                }
+                self.core.state.lock().frozen.get_or_insert(frozen);
                 Err(error.into())
             }
         }
@@ -188,34 +201,32 @@ impl Checkpointer {
     fn write_objects_and_root(
         &mut self,
         capture: &Capture,
+        whole: bool,
         frozen: &FrozenSpace,
-    ) -> Result<Vec<ObjectId>, FleetError> {
+    ) -> Result<(Chain, Chain), FleetError> {
         let sequence = self.parts.writer.next_sequence();
         let objects = self.core.objects.clone();
         let manifest_id = objects.new_id();
-        let manifest = Manifest {
-            object: manifest_id,
-            sequence,
-            whole: true,
-            entries: capture.entries.clone(),
-        };
+        let manifest =
+            Manifest { object: manifest_id, sequence, whole, entries: capture.entries.clone() };
         let too_large = |_| FleetError::Damaged { what: "checkpoint", lsn: frozen.lsn };
         let bytes = manifest.encode().map_err(too_large)?;
         let manifest = self.write_object(ObjectKind::Manifest, manifest_id, &bytes)?;
         let space_id = objects.new_id();
-        let snapshot =
-            SpaceSnapshot { object: space_id, sequence, whole: true, groups: frozen.usage.clone() };
+        let (whole_space, groups) = (frozen.whole, frozen.usage.groups.clone());
+        let snapshot = SpaceSnapshot { object: space_id, sequence, whole: whole_space, groups };
         let bytes = snapshot.encode().map_err(too_large)?;
         let space = self.write_object(ObjectKind::SpaceSnapshot, space_id, &bytes)?;
+        let chains = (self.manifest.with(manifest, whole), self.space.with(space, whole_space));
         let (ino_lease, inodes) = (Ino(self.core.state.lock().ino_lease), frozen.inodes);
         self.parts.writer.write_root(&RootPart {
             replay_lsn: frozen.lsn,
             ino_lease,
             inodes,
-            manifest: vec![manifest],
-            space: vec![space],
+            manifest: chains.0.links().to_vec(),
+            space: chains.1.links().to_vec(),
         })?;
-        Ok(vec![manifest_id, space_id])
+        Ok(chains)
     }
 
     fn write_object(
@@ -241,10 +252,11 @@ impl Checkpointer {
     }
 
     /// Step 5. No choosable root names these any more.
-    fn free_old(&mut self, capture: &Capture, named: Vec<ObjectId>) {
+    fn free_old(&mut self, capture: &Capture) {
         for table in self.core.index.confirm(capture) {
             self.core.objects.release(&table);
         }
+        let named: Vec<ObjectId> = self.manifest.ids().chain(self.space.ids()).collect();
         let before = std::mem::replace(&mut self.parts.named, named.clone());
         let attempted = std::mem::take(&mut self.attempted);
         for id in before.into_iter().chain(attempted) {

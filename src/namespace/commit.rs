@@ -124,11 +124,9 @@ impl Core {
 
     /// [R18] The space map is now exactly what the batches up to `lsn` imply.
     fn note_frozen(&self, state: &mut super::core::State, lsn: Lsn, inodes: u64) {
-        if state.frozen.take().is_some() {
-            self.space.snapshot_done(false);
-        }
-        let usage = self.space.snapshot(true);
-        state.frozen = Some(FrozenSpace { lsn, usage, inodes });
+        let whole = state.space_whole;
+        let usage = self.space.snapshot(whole);
+        state.frozen = Some(FrozenSpace { lsn, usage, whole, inodes });
     }
 
     /// Seals and applies what is open without a journal, as recovery does: the checkpoint that

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::cache::ReadCache;
+use super::chain::ChainLimits;
 use super::error::NamespaceError;
 use super::handles::Handles;
 use super::index::{Index, Pressure};
@@ -16,8 +17,8 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Ino, Lsn, MIB, ObjectId, Ticks, Wait};
 use crate::fleet::journal::{Journal, Level};
-use crate::fleet::{FleetError, Members, ObjectStore, Space};
-use crate::format::{GroupState, InodeRecord, Redundancy};
+use crate::fleet::{FleetError, Members, ObjectStore, Snapshot, Space};
+use crate::format::{InodeRecord, Redundancy};
 
 /// The open batch is committed early at this size, so that it never delays an fsync much.
 const BATCH_COMMIT_BYTES: u64 = MIB;
@@ -38,6 +39,8 @@ pub struct Options {
     pub atime: bool,
     /// Nothing may be changed.
     pub read_only: bool,
+    /// How long the chains of manifest and space map may grow.
+    pub chains: ChainLimits,
     /// Whose the root directory of a new pool is.
     pub owner: Caller,
 }
@@ -50,6 +53,7 @@ impl Default for Options {
             commit_interval: Duration::from_secs(COMMIT_SECONDS),
             atime: true,
             read_only: false,
+            chains: ChainLimits::default(),
             owner: Caller::default(),
         }
     }
@@ -89,7 +93,9 @@ pub struct Origin {
 /// Free space as it was at a freeze of the memtable: what a root with that replay LSN must say [R18].
 pub(super) struct FrozenSpace {
     pub(super) lsn: Lsn,
-    pub(super) usage: Vec<GroupState>,
+    /// Of all groups, or of those that changed since the root that was effective then.
+    pub(super) usage: Snapshot,
+    pub(super) whole: bool,
     pub(super) inodes: u64,
 }
 
@@ -104,6 +110,8 @@ pub(super) struct State {
     /// A checkpoint wants the memtable frozen at the next batch boundary.
     pub(super) freeze_wanted: bool,
     pub(super) frozen: Option<FrozenSpace>,
+    /// The next snapshot of the space map is to be whole.
+    pub(super) space_whole: bool,
     /// Logged data up to this batch is to be in objects, because a checkpoint waits for it.
     pub(super) flush_logged: Lsn,
     /// Callers of sync that wait for all dirty data.

@@ -16,6 +16,7 @@
 mod acl;
 mod attr;
 mod cache;
+mod chain;
 mod checkpointer;
 mod commit;
 mod core;
@@ -47,6 +48,7 @@ mod xattr;
 use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn, Task};
 
+pub use chain::ChainLimits;
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};

@@ -59,10 +59,13 @@ pub fn load_root(
     replay_lsn: Lsn,
 ) -> Result<Arc<Index>, FleetError> {
     let damaged = |what| move |_| FleetError::Damaged { what, lsn: replay_lsn };
-    for link in space {
+    for (index, link) in space.iter().enumerate() {
         let bytes = read_link(objects, link)?;
         let snapshot =
             SpaceSnapshot::decode(&bytes, link.record.id).map_err(damaged("space snapshot"))?;
+        if snapshot.whole != (index == 0) {
+            return Err(FleetError::Damaged { what: "space snapshot", lsn: replay_lsn });
+        }
         objects.space().load(&snapshot.groups)?;
     }
     let mut manifests = Vec::new();
@@ -92,6 +95,7 @@ impl Recovery {
             durable: origin.lsn,
             freeze_wanted: false,
             frozen: None,
+            space_whole: true,
             flush_logged: Lsn(0),
             flush_all: 0,
             flush_error: None,

@@ -86,14 +86,29 @@ impl SimMachine {
         create(&self.access(), &options, &disks, &mut random).expect("blank disks make a pool");
     }
 
-    /// Opens the pool with the disks that have a label.
-    pub fn open(&self, mut options: OpenOptions) -> Result<OpenPool, OpenError> {
+    /// The disks that have a label.
+    fn candidates(&self) -> Vec<Candidate> {
         let handles = self.handles();
         let labels = read_labels(&self.access(), &handles);
         let candidates = handles.into_iter().zip(labels).filter_map(|(disk, label)| {
             let drives = BTreeSet::from([DriveKey(disk.identity().path.clone())]);
             Some(Candidate { disk, drives, label: label.ok()? })
         });
+        candidates.collect()
+    }
+
+    /// The root that the next mount would begin with. Panics if there is none.
+    #[cfg(test)]
+    pub(crate) fn root(&self) -> crate::format::Root {
+        let reports = Arc::new(crate::fleet::Reports::new());
+        let options = AssembleOptions { machine_id: MACHINE_ID, ..AssembleOptions::default() };
+        let assembled =
+            super::assemble::assemble(&self.access(), self.candidates(), &options, reports);
+        assembled.expect("the disks make a pool").root
+    }
+
+    /// Opens the pool with the disks that have a label.
+    pub fn open(&self, mut options: OpenOptions) -> Result<OpenPool, OpenError> {
         options.assemble = AssembleOptions { machine_id: MACHINE_ID, ..options.assemble };
         options.buffer_bytes = options.buffer_bytes.min(64 * MIB);
         let machine = Machine {
@@ -102,7 +117,7 @@ impl SimMachine {
             tasks: Arc::new(WorldHost(self.world.clone())),
             random: self.world.fork_random(),
         };
-        open(machine, candidates.collect(), options)
+        open(machine, self.candidates(), options)
     }
 
     fn handles(&self) -> Vec<DiskHandle> {

@@ -1,5 +1,6 @@
 //! Creating, assembling, claiming on simulated disks: the scenarios of the design review by name here,
-//! random lives of a pool over many mounts in `lives.rs`, files read in order in `streams.rs`.
+//! random lives of a pool over many mounts in `lives.rs`, files read in order in `streams.rs`, checkpoints
+//! written as increments in `chains.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::fleet::{
 };
 use crate::format::{DiskLayout, Redundancy, Root};
 
+mod chains;
 mod lives;
 mod streams;
 

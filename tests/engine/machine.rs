@@ -11,7 +11,7 @@ use isotherm::base::{Event, Ino, KIB, MIB, Pace, Random, Task, WallTime};
 use isotherm::fleet::Access;
 use isotherm::fleet::disk::probe::{DriveKey, Probe};
 use isotherm::fleet::disk::{BufferPool, DiskHandle};
-use isotherm::namespace::{Caller, Options, SetAttr};
+use isotherm::namespace::{Caller, ChainLimits, Options, SetAttr};
 use isotherm::pool::assemble::Candidate;
 use isotherm::pool::create::{CreateOptions, NewDisk, create};
 use isotherm::pool::labels::read_labels;
@@ -137,6 +137,8 @@ impl SimPool {
         options.assemble.machine_id = [7; 16];
         options.namespace =
             Options { cache_bytes: 4 * MIB, dirty_bytes_max: 24 * MIB, ..options.namespace };
+        // Small pools too are to be mounted from increments [R9].
+        options.namespace.chains = ChainLimits { whole_bytes: 0, links: 4, growth: 1000 };
         options.index.memtable_bytes = 64 * KIB;
         options.index.table_bytes = 64 * KIB as u32;
         options.index.block_bytes = 4 * KIB as u32;

@@ -56,8 +56,8 @@ pub(super) struct DiskSpace {
     used_units: u64,
     /// Groups whose used units changed since the last snapshot that took effect.
     dirty: BTreeSet<u32>,
-    /// Those named in a snapshot that has not taken effect yet.
-    in_snapshot: BTreeSet<u32>,
+    /// Those named in snapshots that have not taken effect yet: by the number of the last such one.
+    in_snapshot: BTreeMap<u32, u64>,
 }
 
 impl DiskSpace {
@@ -77,7 +77,7 @@ impl DiskSpace {
             free_units: units.0,
             used_units: 0,
             dirty: BTreeSet::new(),
-            in_snapshot: BTreeSet::new(),
+            in_snapshot: BTreeMap::new(),
         }
     }
 
@@ -387,8 +387,14 @@ impl DiskSpace {
     }
 
     /// Used units per group: of the groups that changed since the last snapshot that took effect,
-    /// or of all. [R18] What is only held is not in it.
-    pub(super) fn snapshot(&mut self, disk: DiskIndex, all: bool, out: &mut Vec<GroupState>) {
+    /// or of all. [R18] What is only held is not in it. Numbers rise from snapshot to snapshot.
+    pub(super) fn snapshot(
+        &mut self,
+        disk: DiskIndex,
+        all: bool,
+        number: u64,
+        out: &mut Vec<GroupState>,
+    ) {
         let changed = std::mem::take(&mut self.dirty);
         let mut held: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
         for (&start, hold) in self.holds.iter().filter(|(_, hold)| !hold.used) {
@@ -399,9 +405,9 @@ impl DiskSpace {
         let wanted: BTreeSet<u32> = if all {
             self.groups.keys().copied().collect()
         } else {
-            changed.union(&self.in_snapshot).copied().collect()
+            changed.iter().chain(self.in_snapshot.keys()).copied().collect()
         };
-        self.in_snapshot.extend(changed);
+        self.in_snapshot.extend(changed.into_iter().map(|index| (index, number)));
         for index in wanted {
             let whole = self.units_of(index);
             let (class, mut unused) = match self.groups.get(&index) {
@@ -421,12 +427,9 @@ impl DiskSpace {
         }
     }
 
-    /// The last snapshot took effect (`kept`), or was not written.
-    pub(super) fn snapshot_done(&mut self, kept: bool) {
-        let named = std::mem::take(&mut self.in_snapshot);
-        if !kept {
-            self.dirty.extend(named);
-        }
+    /// The snapshot `number` took effect. What changed after it was taken is named again.
+    pub(super) fn snapshot_kept(&mut self, number: u64) {
+        self.in_snapshot.retain(|_, last| *last > number);
     }
 
     /// Takes over one group's used runs from a snapshot. Nothing may be held or used there yet, but

@@ -139,6 +139,17 @@ struct State {
     pending_units: u64,
     /// Written objects that no batch has named yet: their places stay held until put or abandoned.
     uncommitted: HashMap<ObjectId, Vec<(DiskIndex, u64)>>,
+    /// Snapshots taken so far.
+    snapshots: u64,
+}
+
+/// What is in use, as of one moment [R18].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// Which snapshot.
+    pub number: u64,
+    /// Groups, in the order of disks and numbers.
+    pub groups: Vec<GroupState>,
 }
 
 #[derive(Default)]
@@ -368,24 +379,25 @@ impl Space {
     }
 
     /// What puts and deletes told so far imply [R18]: of all groups (those not named are empty), or
-    /// of those that changed since the last snapshot that took effect. To be followed by
-    /// [`Space::snapshot_done`].
-    pub fn snapshot(&self, all: bool) -> Vec<GroupState> {
+    /// of those that changed since the last snapshot that took effect ([`Space::snapshot_kept`]).
+    pub fn snapshot(&self, all: bool) -> Snapshot {
         let mut state = self.shared.state.lock();
+        state.snapshots += 1;
+        let number = state.snapshots;
         let mut groups = Vec::new();
         for (index, space) in state.disks.iter_mut().enumerate() {
             if let Some(space) = space {
-                space.snapshot(DiskIndex(index as u16), all, &mut groups);
+                space.snapshot(DiskIndex(index as u16), all, number, &mut groups);
             }
         }
-        groups
+        Snapshot { number, groups }
     }
 
-    /// The last snapshot took effect with its checkpoint (`kept`), or will never: then the next
-    /// increment names its groups again.
-    pub fn snapshot_done(&self, kept: bool) {
+    /// The snapshot with this number took effect with its checkpoint: the next increment names what
+    /// changed since it was taken. One that never will needs no call.
+    pub fn snapshot_kept(&self, number: u64) {
         let mut state = self.shared.state.lock();
-        state.disks.iter_mut().flatten().for_each(|space| space.snapshot_done(kept));
+        state.disks.iter_mut().flatten().for_each(|space| space.snapshot_kept(number));
     }
 
     /// Takes over a snapshot's groups, or an increment's over what was loaded before; before

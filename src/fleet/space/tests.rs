@@ -136,8 +136,11 @@ fn run_against_the_model(seed: u64) {
     let mut pins: Vec<(ObjectRecord, bool, Pin)> = Vec::new();
     let mut late: Vec<(ObjectRecord, bool, Vec<Reservation>)> = Vec::new();
     let mut frozen: Option<Vec<ObjectRecord>> = None;
-    let mut loads = vec![space.snapshot(true)];
-    space.snapshot_done(true);
+    let first = space.snapshot(true);
+    space.snapshot_kept(first.number);
+    let mut loads = vec![first.groups];
+    // Snapshots on their way, with what they should say.
+    let mut taken: Vec<(Snapshot, bool, Vec<_>)> = Vec::new();
     for id in 1..3000u64 {
         match random.below(12) {
             0..=3 => {
@@ -257,19 +260,24 @@ fn run_against_the_model(seed: u64) {
                 }
                 _ => {
                     let all = random.one_in(3);
-                    let snapshot = space.snapshot(all);
-                    let kept = !random.one_in(3);
-                    space.snapshot_done(kept);
-                    if kept && all {
-                        loads.clear();
-                    }
-                    if kept {
-                        loads.push(snapshot);
-                        let loaded = load_all(&loads, sizes);
+                    let want = (0..sizes.len()).map(|disk| model.used_runs(disk)).collect();
+                    taken.push((space.snapshot(all), all, want));
+                    if random.one_in(2) {
+                        // Any of them takes effect, and what was taken before it never will.
+                        let at = random.below(taken.len() as u64) as usize;
+                        let (snapshot, all, want) = taken.drain(..=at).next_back().expect("one");
+                        space.snapshot_kept(snapshot.number);
+                        if all {
+                            loads.clear();
+                        }
+                        loads.push(snapshot.groups);
+                        let loaded = load_all(&loads, sizes).snapshot(true);
                         for (disk, (_, group)) in sizes.iter().enumerate() {
-                            let want = model.used_runs(disk);
-                            let got = runs_of(&loaded.snapshot(true), disk as u16, *group);
-                            assert_eq!(got, want, "[R18] exactly what puts and deletes imply");
+                            let got = runs_of(&loaded.groups, disk as u16, *group);
+                            assert_eq!(
+                                got, want[disk],
+                                "[R18] exactly what puts and deletes imply"
+                            );
                         }
                     }
                 }
@@ -421,7 +429,7 @@ fn a_15_tb_disk_costs_little_until_it_is_touched() {
         held.push(space.reserve(disk, Units(513), Stream::Data, ReserveLevel::User));
     }
     assert!(held.iter().all(Option::is_some));
-    assert!(space.snapshot(true).is_empty());
+    assert!(space.snapshot(true).groups.is_empty());
 }
 
 #[test]
@@ -430,7 +438,7 @@ fn claimed_places_are_held_and_in_no_snapshot() {
     let table = record(1, &[(0, 4)], 7 * 4096);
     assert_eq!(space.claim(&table), Ok(()));
     assert_eq!(space.free_units(DISK), Units(56));
-    assert!(space.snapshot(true).is_empty(), "R18: no batch names it");
+    assert!(space.snapshot(true).groups.is_empty(), "R18: no batch names it");
     assert!(space.claim(&record(2, &[(0, 11)], 4096)).is_err(), "part of it is taken");
     space.abandon(ObjectId(1));
     space.abandon(ObjectId(2));
