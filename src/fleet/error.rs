@@ -16,6 +16,12 @@ pub enum FleetError {
         /// Shards needed.
         need: usize,
     },
+    /// It was deleted while it was read: where its bytes are now, the index knows.
+    #[error("object {object} was deleted meanwhile")]
+    Deleted {
+        /// Which object.
+        object: ObjectId,
+    },
     /// Not enough room on enough distinct disks [R22].
     #[error("no room for {shards} shards of {bytes} bytes on distinct disks")]
     NoRoom {

@@ -49,6 +49,7 @@ fn errno_of_fleet(error: &FleetError) -> i32 {
         // A full log is waited for; whoever sees this could not wait any longer.
         FleetError::JournalFull => libc::ENOSPC,
         FleetError::Unreadable { .. }
+        | FleetError::Deleted { .. }
         | FleetError::TooFewDisks { .. }
         | FleetError::Damaged { .. }
         | FleetError::Disk { .. }

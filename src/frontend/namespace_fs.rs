@@ -224,13 +224,18 @@ impl FileSystem for Namespace {
         while done < length {
             let size = (length - done).min(COPY_BYTES) as u32;
             bytes.clear();
-            Namespace::read(self, from.ino, from.offset + done, size, &mut bytes)?;
-            if bytes.is_empty() {
+            let read = Namespace::read(self, from.ino, from.offset + done, size, &mut bytes);
+            if read.is_ok() && bytes.is_empty() {
                 break;
             }
             let kill = caller.uid != 0;
-            Namespace::write(self, to.ino, to.offset + done, &bytes, false, kill)?;
-            done += bytes.len() as u64;
+            let write = |()| Namespace::write(self, to.ino, to.offset + done, &bytes, false, kill);
+            match read.and_then(write) {
+                Ok(_) => done += bytes.len() as u64,
+                // What was copied is there, and the kernel must know: it caches pages and size.
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            }
         }
         Ok(done)
     }

@@ -100,8 +100,8 @@ impl Core {
     /// Steps 3 and 4.
     fn acknowledge(&self, sealed: &Sealed) -> Result<(), FleetError> {
         let batch = &sealed.batch;
-        for object in &batch.placed {
-            self.space.put(object.record())?;
+        for record in &batch.placed {
+            self.space.put(record)?;
         }
         for record in &batch.freed {
             self.space.delete(record)?;

@@ -12,6 +12,7 @@ use super::inode_state::InodeState;
 use super::open_batch::OpenBatch;
 use super::stream::Streams;
 use super::types::Caller;
+use super::written::Spent;
 use crate::base::limits::{COMMIT_SECONDS, INLINE_BYTES_EMPTY_LOG, INLINE_BYTES_HALF_LOG};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -116,6 +117,9 @@ pub(super) struct State {
     pub(super) flush_logged: Lsn,
     /// Callers of sync that wait for all dirty data.
     pub(super) flush_all: u32,
+    /// A flusher found nothing that will ever be due, and set itself no time: whoever makes something
+    /// dirty wakes it.
+    pub(super) flusher_sleeps: bool,
     /// Why the last background flush failed; None after one that did not.
     pub(super) flush_error: Option<FleetError>,
     /// Checkpoints asked for, and served.
@@ -124,7 +128,8 @@ pub(super) struct State {
     pub(super) inodes: HashMap<Ino, InodeState>,
     /// Inodes with an overlay, by the moment the oldest change came in.
     pub(super) dirty: BTreeSet<(Ticks, Ino)>,
-    /// Objects that a running flush has written and not yet cut: not to be freed as dead.
+    /// Objects that flushes have written and that somebody still holds (`written`): not to be freed as
+    /// dead, a cut to come may count on them.
     pub(super) in_flush: HashSet<ObjectId>,
     pub(super) dirty_bytes: u64,
     pub(super) next_ino: u64,
@@ -158,6 +163,8 @@ pub(super) struct Core {
     pub(super) cache: ReadCache,
     /// Objects being read ahead.
     pub(super) streams: Streams,
+    /// Objects of flushes that nobody holds any more.
+    pub(super) spent: Arc<Spent>,
     /// Work for the committer.
     pub(super) commit_event: Arc<Event>,
     /// A batch became durable, or will never be.
@@ -227,6 +234,7 @@ impl State {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         inode.overlay.logged(lsn);
         inode.cut_seq = inode.overlay.seq();
+        inode.settled = inode.cut_seq;
         inode.cut_lsn = lsn;
         inode.unlogged = false;
         if inode.overlay.is_empty() {
@@ -318,7 +326,7 @@ impl Core {
         }
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         {
             let state = self.state.lock();
             if state.failed.is_some() || state.read_only {

@@ -29,8 +29,10 @@ use crate::format::{Change, InodeRecord};
 
 /// Extents of the index that one transaction touches at most: some 100 KiB of changes [R19].
 pub(super) const EXTENTS_PER_TRANSACTION: usize = 1024;
-/// Pieces that an inline cut takes at most; a file with more is flushed instead.
+/// Pieces that an inline cut takes at most, and extents of the index below all of them together [R19]; a
+/// file with more is flushed instead.
 const PIECES_INLINE_MAX: usize = 512;
+const EXTENTS_INLINE_MAX: usize = 512;
 
 /// A range of a file that a flush has written into an object.
 #[derive(Clone, Debug)]
@@ -55,6 +57,8 @@ pub(super) struct FlushInode {
 pub(super) struct CutCursor {
     pub(super) inode: usize,
     step: usize,
+    /// Where the removal of the old extents below the current step goes on.
+    rest: Option<u64>,
     /// Bytes of the removed allocation of the current inode so far.
     removed_bytes: u64,
     placed_bytes: u64,
@@ -80,6 +84,7 @@ impl Tx<'_> {
         }
         let pieces = overlay.snapshot(overlay.seq());
         let mut record = self.inode(ino)?;
+        let mut budget = EXTENTS_INLINE_MAX;
         for (offset, piece) in pieces {
             let range = offset..offset + piece.length;
             match piece.content {
@@ -89,11 +94,11 @@ impl Tx<'_> {
                     self.log(Change::Inline { ino, offset, data });
                 }
                 Content::Hole => {
-                    self.take_out(ino, range.clone(), &mut record)?;
+                    self.take_out(ino, range.clone(), &mut record, &mut budget)?;
                     self.settled(ino, range);
                 }
                 Content::Stored { object, object_offset, .. } => {
-                    self.take_out(ino, range.clone(), &mut record)?;
+                    self.take_out(ino, range.clone(), &mut record, &mut budget)?;
                     self.place_extent(ino, offset, piece.length, &object, object_offset);
                     record.allocated += piece.length;
                     // Even if this piece was never logged: what it overwrote may have been, and
@@ -107,11 +112,18 @@ impl Tx<'_> {
         Ok(())
     }
 
-    fn take_out(&mut self, ino: Ino, range: Range<u64>, record: &mut InodeRecord) -> Attempt<()> {
-        let replaced = self.remove_extents(ino, range, EXTENTS_PER_TRANSACTION)?;
-        if replaced.more {
+    fn take_out(
+        &mut self,
+        ino: Ino,
+        range: Range<u64>,
+        record: &mut InodeRecord,
+        budget: &mut usize,
+    ) -> Attempt<()> {
+        let replaced = self.remove_extents(ino, range, None, (*budget).max(1))?;
+        if replaced.rest.is_some() || replaced.extents > *budget {
             return Err(Stop::Flush(ino));
         }
+        *budget -= replaced.extents;
         record.allocated = record.allocated.saturating_sub(replaced.removed_bytes);
         Ok(())
     }
@@ -143,7 +155,9 @@ impl Tx<'_> {
                 Err(stop) => return Err(stop),
             };
             if overtaken {
-                self.hand_over(inode, record, &mut budget)?;
+                if !self.hand_over(inode, record, &mut budget)? {
+                    break;
+                }
                 cursor = CutCursor { inode: cursor.inode + 1, ..CutCursor::default() };
                 continue;
             }
@@ -170,15 +184,16 @@ impl Tx<'_> {
                     (placed.offset..placed.offset + placed.length, Some(*placed))
                 }
             };
-            let replaced = self.remove_extents(inode.ino, range, *budget)?;
+            let replaced = self.remove_extents(inode.ino, range, cursor.rest, *budget)?;
             cursor.removed_bytes += replaced.removed_bytes;
-            if replaced.more {
+            cursor.rest = replaced.rest;
+            if replaced.rest.is_some() {
                 // More old extents than fit: the rest in a transaction of its own. Readers do not
                 // see the gap, the overlay still covers the range.
                 *budget = 0;
                 return Ok(cursor);
             }
-            *budget -= 1;
+            *budget = budget.saturating_sub(replaced.extents + 1);
             if let Some(placed) = placed {
                 let Placed { offset, length, object, object_offset } = placed;
                 self.place_extent(inode.ino, *offset, *length, object, *object_offset);
@@ -218,27 +233,38 @@ impl Tx<'_> {
         self.state.inodes.get(&ino).is_some_and(|state| state.cut_seq > 0)
     }
 
-    /// An inline cut was faster: only ranges that still say what this flush wrote are handed over.
+    /// An inline cut was faster: only ranges that still say what this flush wrote are handed over. False
+    /// if the budget did not suffice: the rest in a transaction of its own.
     fn hand_over(
         &mut self,
         inode: &FlushInode,
         mut record: InodeRecord,
         budget: &mut usize,
-    ) -> Attempt<()> {
+    ) -> Attempt<bool> {
         let current: Vec<(u64, OverlayPiece)> = match self.state.inodes.get(&inode.ino) {
             Some(state) => state.overlay.snapshot(inode.point),
-            None => return Ok(()),
+            None => return Ok(true),
         };
-        let mut ranges = Vec::new();
+        let (mut ranges, mut done) = (Vec::new(), true);
         for (offset, piece) in current {
             let Content::Stored { object, object_offset, .. } = &piece.content else { continue };
             let range = offset..offset + piece.length;
-            self.take_out(inode.ino, range.clone(), &mut record)?;
+            if *budget == 0 {
+                done = false;
+                break;
+            }
+            // Readers do not see the gap, nor does a replay: what is below is logged or in the overlay.
+            let replaced = self.remove_extents(inode.ino, range.clone(), None, *budget)?;
+            *budget = budget.saturating_sub(replaced.extents + 1);
+            record.allocated = record.allocated.saturating_sub(replaced.removed_bytes);
+            if replaced.rest.is_some() {
+                (done, *budget) = (false, 0);
+                break;
+            }
             self.place_extent(inode.ino, offset, piece.length, object, *object_offset);
             record.allocated += piece.length;
             self.settled(inode.ino, range.clone());
             ranges.push(range);
-            *budget = budget.saturating_sub(1);
         }
         let unlogged = self.state.inodes.get(&inode.ino).is_some_and(|state| state.unlogged);
         let (ino, point, allocated) = (inode.ino, inode.point, record.allocated);
@@ -247,7 +273,7 @@ impl Tx<'_> {
             self.put_inode(ino, &record);
         }
         self.effect(Effect::Handover { ino, point, ranges, allocated });
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -269,6 +295,7 @@ impl State {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         self.dirty_bytes -= inode.overlay.remove_through(point);
         inode.cut_lsn = lsn;
+        inode.settled = inode.settled.max(point);
         if inode.overlay.is_empty() && inode.overlay.seq() == point {
             inode.record = None;
             inode.unlogged = false;

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use super::core::Core;
+use super::error::NamespaceError;
 use super::tx::{Attempt, Effect, Tx, decode};
 use super::written::Written;
 use crate::base::sync::Arc;
@@ -17,8 +19,10 @@ use crate::format::{ExtentValue, Key, ObjectRecord, Redundancy};
 pub(super) struct Replaced {
     /// Bytes that no longer belong to the file.
     pub(super) removed_bytes: u64,
-    /// There are more extents in the range: call again in another transaction [R19].
-    pub(super) more: bool,
+    /// Extents that were touched.
+    pub(super) extents: usize,
+    /// There are more extents in the range, from here on: go on in another transaction [R19].
+    pub(super) rest: Option<u64>,
 }
 
 /// How many checksum lists an object has: replicas share one [R16].
@@ -29,16 +33,36 @@ fn checksum_lists(record: &ObjectRecord) -> usize {
     }
 }
 
+impl Core {
+    /// Frees the objects of flushes that nobody holds any more and that have no live byte: what was
+    /// overwritten before it was cut.
+    pub(super) fn free_spent(&self) -> Result<(), NamespaceError> {
+        for (object, named) in self.spent.take() {
+            self.state.lock().in_flush.remove(&object);
+            if named {
+                self.change_inside(|tx| tx.free_if_dead(object))?;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Tx<'_> {
-    /// Takes `range` out of the file's extents, `limit` of them at most.
+    /// Takes `range` out of the file's extents, about `limit` of them at most. `from`: where the call
+    /// before for this range stopped, if it did; nothing is left of the range before that.
     pub(super) fn remove_extents(
         &mut self,
         ino: Ino,
         range: Range<u64>,
+        from: Option<u64>,
         limit: usize,
     ) -> Attempt<Replaced> {
-        let (extents, more) = self.extents(ino, range.clone(), limit)?;
-        let mut replaced = Replaced { removed_bytes: 0, more };
+        let (extents, rest) = match from {
+            None => self.extents(ino, range.clone(), limit)?,
+            // Not what begins before: looking for that passes everything that was deleted already.
+            Some(from) => self.extents_from(ino, from..range.end, limit)?,
+        };
+        let mut replaced = Replaced { removed_bytes: 0, extents: extents.len(), rest };
         let mut touched: Vec<ObjectId> = Vec::new();
         for (offset, extent) in extents {
             let end = offset + extent.length;
@@ -111,7 +135,7 @@ impl Tx<'_> {
         self.effect(Effect::Name(object.clone()));
     }
 
-    /// The object's keys leave with the last live byte, unless a flush still counts on it.
+    /// The object's keys leave with the last live byte, unless somebody still counts on it.
     pub(super) fn free_if_dead(&mut self, object: ObjectId) -> Attempt<()> {
         if self.state.in_flush.contains(&object) || self.counter(&Key::live(object))? != 0 {
             return Ok(());

@@ -13,7 +13,7 @@
 use super::core::{Core, State};
 use super::cut::{CutCursor, FlushInode, Placed};
 use super::error::NamespaceError;
-use super::overlay::Content;
+use super::overlay::{After, Content};
 use super::written::Written;
 use crate::base::limits::{CELL_BYTES, CELL_BYTES_LARGE, SHARD_BYTES};
 use crate::base::sync::Arc;
@@ -84,14 +84,37 @@ impl Core {
                 if inode.flushing {
                     continue;
                 }
-                if inode.overlay.snapshot(goal).is_empty() {
+                // Without pieces there may still be a record to be cut: the file became longer, say.
+                if inode.settled >= goal && inode.overlay.snapshot(goal).is_empty() {
                     return Ok(());
                 }
                 let point = inode.overlay.seq();
                 Flush { inodes: vec![start(inode, ino, point)], urgency: Urgency::Caller }
             };
-            self.run_flush(flush)?;
+            match self.run_flush(flush) {
+                Err(error) if self.is_suspended(&error) => self.wait_suspended(),
+                result => result?,
+            }
         }
+    }
+
+    /// Too few disks take writes because the others are late: that is not an error but a pause. The data
+    /// are kept, and written when the disks answer again [R11].
+    fn is_suspended(&self, error: &NamespaceError) -> bool {
+        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
+        matches!(error, NamespaceError::Io(FleetError::TooFewDisks { .. }))
+            && self.members.active().len() >= least
+            && self.state.lock().failed.is_none()
+    }
+
+    fn wait_suspended(&self) {
+        let look = self.now() + RETRY;
+        self.wait.until(&self.flushed, Some(look), &mut || self.state.lock().failed.is_some());
+    }
+
+    /// Dirty bytes at which flushing starts without waiting for age: well before writers wait.
+    pub(super) fn flush_early_bytes(&self) -> u64 {
+        FLUSH_EARLY_BYTES.min(self.options.dirty_bytes_max / 2)
     }
 
     /// Carries out one flush, whatever comes of it, and unmarks its files.
@@ -107,9 +130,6 @@ impl Core {
         let now = self.now();
         {
             let mut state = self.state.lock();
-            for object in &written {
-                state.in_flush.remove(&object.record().id);
-            }
             for inode in &flush.inodes {
                 state.end_flush(inode.ino, now);
             }
@@ -119,18 +139,11 @@ impl Core {
             }
         }
         self.flushed.notify();
-        let named: Vec<_> = written
-            .iter()
-            .filter(|object| object.is_named())
-            .map(|object| object.record().id)
-            .collect();
         drop(flush);
         drop(written);
-        // What was overwritten while the flush ran may have left an object without a live byte.
-        for object in named {
-            self.change_inside(|tx| tx.free_if_dead(object))?;
-        }
-        result
+        // What was overwritten while the flush ran may have left an object without a live byte. After
+        // an error the overlays still hold what was written: it stays until they let go of it.
+        self.free_spent().and(result)
     }
 
     fn write_out(
@@ -184,7 +197,10 @@ impl Core {
         let capacity = self.object_capacity();
         let mut packed = Packed::default();
         while let Some(mut part) = leftover.take().or_else(|| rest.next()) {
-            let room = capacity.saturating_sub(packed.start_of(&part));
+            // The owners' list may be longer than the unit that is kept for it.
+            let list = ((packed.parts.len() + 1) * PIECE_BYTES) as u64;
+            let room = (capacity + UNIT_BYTES)
+                .saturating_sub(packed.start_of(&part) + list.max(UNIT_BYTES));
             if part.length > room {
                 if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
                     *leftover = Some(part);
@@ -245,7 +261,7 @@ impl Core {
         let stored = self.objects.write_all(&objects).map_err(no_space)?;
         Ok(stored
             .into_iter()
-            .map(|stored| Arc::new(Written::new(stored, self.space.clone())))
+            .map(|stored| Arc::new(Written::new(stored, self.space.clone(), self.spent.clone())))
             .collect())
     }
 
@@ -278,7 +294,7 @@ impl Core {
         let capacity = self.object_capacity();
         let mut state = self.state.lock();
         let pressure =
-            state.dirty_bytes >= FLUSH_EARLY_BYTES || state.stopping || state.flush_all > 0;
+            state.dirty_bytes >= self.flush_early_bytes() || state.stopping || state.flush_all > 0;
         let logged = state.flush_logged;
         let mut chosen: Vec<Ino> = Vec::new();
         let (mut bytes, mut pieces) = (0, 0);
@@ -327,23 +343,28 @@ impl Core {
         }
     }
 
-    /// When the oldest dirty file is due.
+    /// When the oldest dirty file is due; None: whoever makes one dirty says so.
     fn next_flush(&self) -> Option<Ticks> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let oldest = state.dirty.iter().find(|(_, ino)| {
             state.inodes.get(ino).is_some_and(|inode| inode.unlogged && !inode.flushing)
         });
-        oldest.map(|&(since, _)| since + self.options.commit_interval)
+        let due = oldest.map(|&(since, _)| since + self.options.commit_interval);
+        state.flusher_sleeps |= due.is_none();
+        due
     }
 }
 
 fn start(inode: &mut super::inode_state::InodeState, ino: Ino, point: u64) -> FlushInode {
     inode.flushing = true;
+    // Now, the file is what its record says; pieces do not know of what changed no bytes.
+    let now = inode.record.as_ref().filter(|_| point == inode.overlay.seq());
+    let now = now.map(|record| After { size: record.size, mtime: record.mtime });
     FlushInode {
         ino,
         point,
         pieces: inode.overlay.snapshot(point),
-        after: inode.overlay.after(point),
+        after: now.or_else(|| inode.overlay.after(point)),
         placed: Vec::new(),
     }
 }
@@ -353,6 +374,7 @@ pub(super) fn no_space(error: FleetError) -> NamespaceError {
     match error {
         FleetError::NoRoom { .. } => NamespaceError::NoSpace,
         FleetError::Unreadable { .. }
+        | FleetError::Deleted { .. }
         | FleetError::JournalFull
         | FleetError::TooFewDisks { .. }
         | FleetError::Damaged { .. }
@@ -501,11 +523,12 @@ impl super::Namespace {
             let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor));
             cursor = cut.expect("it is cut");
         }
-        let mut state = core.state.lock();
-        for object in &written {
-            state.in_flush.remove(&object.record().id);
+        {
+            let mut state = core.state.lock();
+            flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
         }
-        flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
+        drop((flush, written));
+        core.free_spent().expect("it is freed");
     }
 }
 
@@ -540,6 +563,12 @@ impl Task for Flusher {
             Ok(()) => {
                 self.core.state.lock().flush_error = None;
                 Pace::Again
+            }
+            Err(error) if self.core.is_suspended(&error) => {
+                log::warn!(
+                    "too few disks take writes, dirty data is kept and tried again: {error}"
+                );
+                Pace::Idle(Some(self.core.now() + RETRY))
             }
             Err(error) => {
                 let cause = match &error {

@@ -23,6 +23,8 @@ pub(super) struct InodeState {
     pub(super) unlogged: bool,
     /// Last point of the overlay's history that an inline cut committed (see `cut`).
     pub(super) cut_seq: u64,
+    /// Everything up to this point of the overlay's history is in a cut.
+    pub(super) settled: u64,
     /// The batch of the last cut: fsync waits for it when there is nothing newer.
     pub(super) cut_lsn: Lsn,
     /// A flush of this inode is running; a second one waits or goes elsewhere.

@@ -6,8 +6,6 @@
 
 use std::collections::HashMap;
 
-use super::written::Written;
-use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn};
 use crate::format::{BatchWriter, Change, KeyView, ObjectRecord};
 
@@ -19,7 +17,7 @@ pub(super) struct OpenBatch {
     bytes: u64,
     inodes: HashMap<Ino, usize>,
     /// Objects that become named when it commits.
-    pub(super) placed: Vec<Arc<Written>>,
+    pub(super) placed: Vec<ObjectRecord>,
     /// Objects whose space becomes free when it (and all before it) is durable [I3].
     pub(super) freed: Vec<ObjectRecord>,
 }

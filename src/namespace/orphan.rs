@@ -56,56 +56,74 @@ impl Core {
         Ok(())
     }
 
-    /// One transaction's worth of the work; true if the inode is gone.
-    fn reap(&self, ino: Ino) -> Result<bool, NamespaceError> {
-        self.change_inside(|tx| tx.reap(ino))
+    /// One transaction's worth of the work.
+    fn reap(&self, ino: Ino, from: Option<u64>) -> Result<Reaped, NamespaceError> {
+        self.change_inside(|tx| tx.reap(ino, from))
     }
+}
+
+/// How far the work on one inode is.
+enum Reaped {
+    /// The inode is gone.
+    Gone,
+    /// To be gone on with; its extents from here on are left.
+    From(Option<u64>),
 }
 
 /// First byte of orphan keys (`format::keys`).
 const ORPHAN_KIND: u8 = 0x08;
 
 impl Tx<'_> {
-    fn reap(&mut self, ino: Ino) -> Attempt<bool> {
+    /// `from`: what this returned before for the inode.
+    fn reap(&mut self, ino: Ino, from: Option<u64>) -> Attempt<Reaped> {
+        if self.state.inodes.get(&ino).is_some_and(|inode| inode.flushing) {
+            return Ok(Reaped::From(from));
+        }
         let record = match self.inode(ino) {
             Ok(record) => record,
             Err(Stop::Error(NamespaceError::NotFound)) => {
                 self.delete(Key::orphan(ino));
-                return Ok(true);
+                return Ok(Reaped::Gone);
             }
             Err(stop) => return Err(stop),
         };
         if record.links > 0 {
             // A truncate that was cut short: the overlay of the replayed record hides nothing.
             self.delete(Key::orphan(ino));
-            return Ok(true);
+            return Ok(Reaped::Gone);
         }
-        if self.remove_extents(ino, 0..u64::MAX, EXTENTS_PER_TRANSACTION)?.more {
-            return Ok(false);
+        let replaced = self.remove_extents(ino, 0..u64::MAX, from, EXTENTS_PER_TRANSACTION)?;
+        if replaced.rest.is_some() {
+            // Nobody will ask for it any more, and no flush puts anything where we have been already.
+            self.state.forget_content(ino);
+            return Ok(Reaped::From(replaced.rest));
         }
-        let scan =
-            self.scan(&Key::xattrs_from(ino), &Key::xattrs_end(ino), XATTRS_PER_TRANSACTION)?;
-        for (key, _) in &scan.entries {
+        let (xattrs, more) =
+            self.scan_on(&Key::xattrs_from(ino), &Key::xattrs_end(ino), XATTRS_PER_TRANSACTION)?;
+        for (key, _) in &xattrs {
             self.delete(Key::from_bytes(key));
         }
-        if scan.next.is_some() {
-            return Ok(false);
+        if more {
+            self.state.forget_content(ino);
+            return Ok(Reaped::From(Some(u64::MAX)));
         }
         self.delete(Key::orphan(ino));
         self.delete(Key::inode(ino));
         self.count_inodes(-1);
-        Ok(true)
+        Ok(Reaped::Gone)
     }
 }
 
 /// The background task.
 pub(super) struct Reaper {
     core: Arc<Core>,
+    /// The inode it is at, and where its extents go on.
+    at: Option<(Ino, u64)>,
 }
 
 impl Reaper {
     pub(super) fn new(core: Arc<Core>) -> Reaper {
-        Reaper { core }
+        Reaper { core, at: None }
     }
 }
 
@@ -119,6 +137,10 @@ impl Task for Reaper {
     }
 
     fn step(&mut self) -> Pace {
+        // What was in memory of an inode before may have been the last to count on an object.
+        if let Err(error) = self.core.free_spent() {
+            log::warn!("objects without a live byte could not be freed: {error}");
+        }
         for _ in 0..INODES_PER_STEP {
             if !self.core.has_background_room() {
                 return Pace::Idle(Some(self.core.now() + RETRY));
@@ -135,11 +157,14 @@ impl Task for Reaper {
                     .copied()
             };
             let Some(ino) = next else { return Pace::Idle(None) };
-            match self.core.reap(ino) {
-                Ok(true) => {
+            let from = self.at.take_if(|at| at.0 == ino).map(|(_, from)| from);
+            match self.core.reap(ino, from) {
+                Ok(Reaped::Gone) => {
                     self.core.state.lock().reap.remove(&ino);
+                    // With its content in memory: there may be room for those who wait.
+                    self.core.flushed.notify();
                 }
-                Ok(false) => {}
+                Ok(Reaped::From(from)) => self.at = from.map(|from| (ino, from)),
                 Err(error) => {
                     log::warn!("inode {ino} could not be removed yet, it is tried again: {error}");
                     return Pace::Idle(Some(self.core.now() + 50 * RETRY));

@@ -71,14 +71,16 @@ impl Core {
             into.truncate(base);
             match self.try_read(ino, offset, size, into) {
                 // An object that was deleted after the plan keeps its bytes while it is pinned, but its
-                // checksums have left the index: the next plan finds what took its place.
+                // checksums have left the index: the next plan finds what took its place. Each time
+                // somebody else got further, so this ends.
+                Err(NamespaceError::Io(FleetError::Deleted { .. })) => {}
                 Err(NamespaceError::Io(FleetError::Unreadable { .. })) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(error),
                 Ok(stale) => break stale,
             }
         };
         if stale && self.options.atime && !self.options.read_only {
-            self.touch(ino)?;
+            self.touch(ino);
         }
         Ok(())
     }
@@ -107,16 +109,26 @@ impl Core {
         Ok(plan.stale)
     }
 
-    /// relatime: the access time moves if it is not after the last change, or a day old.
-    fn touch(&self, ino: Ino) -> Result<(), NamespaceError> {
-        self.change(|tx| {
+    /// relatime: the access time moves if it is not after the last change, or a day old. Reading neither
+    /// waits for room nor fails for this: without room the new time stays in memory like a write's
+    /// [R27], and where nothing can be changed any more it stays as it is [I6].
+    fn touch(&self, ino: Ino) {
+        let room = self.has_room();
+        let touched = self.change_inside(|tx| {
             let mut record = tx.inode(ino)?;
             if is_stale(&record, tx.now()) {
                 record.atime = tx.now();
-                tx.put_attributes(ino, record);
+                if room {
+                    tx.put_attributes(ino, record);
+                } else {
+                    tx.change_content(ino, record, |overlay, _| overlay.touch());
+                }
             }
             Ok(())
-        })
+        });
+        if let Err(error) = touched {
+            log::debug!("the access time of inode {ino} stays as it is: {error}");
+        }
     }
 
     fn read_object(
@@ -222,16 +234,27 @@ struct IndexLists<'a> {
     core: &'a Core,
 }
 
-impl ChecksumSource for IndexLists<'_> {
-    fn list(&self, object: ObjectId, list: ShardIndex) -> Result<Option<Checksums>, FleetError> {
-        let key = Key::checksums(object, list);
+impl IndexLists<'_> {
+    fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, FleetError> {
         let mut pins = Pins::new();
         loop {
             match self.core.index.get(key.as_bytes(), &pins) {
-                Ok(None) => return Ok(None),
-                Ok(Some(value)) => return Ok(Checksums::decode(&value).ok()),
+                Ok(value) => return Ok(value),
                 Err(need) => self.core.index.load(&need.0, &mut pins)?,
             }
+        }
+    }
+}
+
+impl ChecksumSource for IndexLists<'_> {
+    fn list(&self, object: ObjectId, list: ShardIndex) -> Result<Option<Checksums>, FleetError> {
+        match self.get(&Key::checksums(object, list))? {
+            Some(value) => Ok(Checksums::decode(&value).ok()),
+            // That is no fault of a disk, and nothing is lost.
+            None if self.get(&Key::object(object))?.is_none() => {
+                Err(FleetError::Deleted { object })
+            }
+            None => Ok(None),
         }
     }
 }
@@ -279,7 +302,7 @@ impl Tx<'_> {
     ) -> Attempt<()> {
         let mut at = range.start;
         while at < range.end {
-            let (extents, more) = self.extents(ino, at..range.end, EXTENTS_PER_READ)?;
+            let (extents, rest) = self.extents(ino, at..range.end, EXTENTS_PER_READ)?;
             for (offset, extent) in extents {
                 let begin = offset.max(at);
                 let end = (offset + extent.length).min(range.end);
@@ -297,7 +320,7 @@ impl Tx<'_> {
                 }
                 at = end;
             }
-            if !more {
+            if rest.is_none() {
                 break;
             }
         }

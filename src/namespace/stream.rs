@@ -200,12 +200,12 @@ impl Tx<'_> {
         if from >= to {
             return Ok((objects, head.ahead_to));
         }
-        let (extents, more) = self.extents(ino, from..to, EXTENTS_AHEAD)?;
+        let (extents, rest) = self.extents(ino, from..to, EXTENTS_AHEAD)?;
         let mut ahead_to = to;
         for (offset, extent) in extents {
             let end = offset.saturating_add(extent.length);
             // The rest of an extent is in the object that is fetched for its beginning.
-            ahead_to = if more { end } else { ahead_to.max(end) };
+            ahead_to = if rest.is_some() { end } else { ahead_to.max(end) };
             if !extent.unwritten {
                 let object = self.locate(extent.object, &[])?;
                 if self.core.is_worth_whole(&object, extent.length) {

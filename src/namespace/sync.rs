@@ -49,12 +49,19 @@ impl Core {
 
     /// Everything done before the call survives from now on: all dirty data becomes objects.
     pub(super) fn sync(&self) -> Result<(), NamespaceError> {
-        let dirty: Vec<Ino> = {
+        // As of now: who goes on writing does not keep us here.
+        let dirty: Vec<(Ino, u64)> = {
             let state = self.state.lock();
-            state.dirty.iter().map(|&(_, ino)| ino).collect()
+            let dirty = state.dirty.iter();
+            dirty.map(|&(_, ino)| (ino, state.inodes[&ino].overlay.seq())).collect()
         };
         if !dirty.is_empty() {
-            self.state.lock().flush_all += 1;
+            {
+                let mut state = self.state.lock();
+                state.flush_all += 1;
+                // What went wrong before is tried again now, and may go well.
+                state.flush_error = None;
+            }
             self.flush_event.notify();
             let mut failed = None;
             self.wait.until(&self.flushed, None, &mut || {
@@ -67,8 +74,10 @@ impl Core {
                     failed = Some(super::flush::no_space(error.clone()));
                     return true;
                 }
-                dirty.iter().all(|ino| {
-                    state.inodes.get(ino).is_none_or(|inode| !inode.unlogged && !inode.flushing)
+                dirty.iter().all(|(ino, seq)| {
+                    state.inodes.get(ino).is_none_or(|inode| {
+                        inode.settled >= *seq && *seq > 0 || !inode.unlogged && !inode.flushing
+                    })
                 })
             });
             self.state.lock().flush_all -= 1;

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use super::core::{Core, State};
 use super::error::NamespaceError;
-use super::index::{Need, Op, Pins};
+use super::index::{Need, Op, Pins, Value};
 use super::types::FileKind;
 use super::written::Written;
 use crate::base::limits::{NAME_BYTES_MAX, OPERATION_BYTES_MAX};
@@ -51,6 +51,11 @@ impl From<NamespaceError> for Stop {
 
 /// What an operation returns inside a transaction.
 pub(super) type Attempt<T> = Result<T, Stop>;
+
+/// Keys and values, in order.
+type Entries = Vec<(Vec<u8>, Value)>;
+/// Extents by their offset in the file, in order.
+type Extents = Vec<(u64, ExtentValue)>;
 
 /// What happens to the state in memory when the transaction's changes are applied.
 pub(super) enum Effect {
@@ -289,42 +294,77 @@ impl Tx<'_> {
         }
     }
 
+    /// Entries of a range, without own changes: `limit` of them, fewer only if there are no more; else
+    /// true. A scan also ends early, at a block that it needs and after many deleted entries. It is gone
+    /// on with from there: who asks again from the start never gets any further.
+    pub(super) fn scan_on(
+        &self,
+        start: &Key,
+        end: &Key,
+        limit: usize,
+    ) -> Attempt<(Entries, bool)> {
+        let mut entries = Vec::new();
+        let mut from = start.clone();
+        loop {
+            let scan = self.scan(&from, end, limit - entries.len())?;
+            entries.extend(scan.entries);
+            match scan.next {
+                None => return Ok((entries, false)),
+                Some(_) if entries.len() >= limit => return Ok((entries, true)),
+                Some(next) => from = Key::from_bytes(&next),
+            }
+        }
+    }
+
     /// Extents of the file that overlap `range`, in order, own changes included; about `limit` of
-    /// them. True if there may be more.
+    /// them, at least one. If there may be more: where to go on.
     pub(super) fn extents(
         &self,
         ino: Ino,
         range: Range<u64>,
         limit: usize,
-    ) -> Attempt<(Vec<(u64, ExtentValue)>, bool)> {
+    ) -> Attempt<(Extents, Option<u64>)> {
         let start = Key::extent(ino, range.start);
-        let end = Key::extent(ino, range.end);
         let prefix = &start.as_bytes()[..9];
-        let mut found = BTreeMap::new();
         let before = self.core.index.get_at_or_before(start.as_bytes(), prefix, None, self.pins)?;
-        let scan = self.scan(&start, &end, limit)?;
-        let more = scan.next.is_some();
-        // Beyond where the scan stopped nothing is known: staged entries there must not show either.
-        let known = match &scan.next {
-            Some(next) if next.len() == start.as_bytes().len() => offset_of(next)?,
-            _ => range.end,
-        };
-        for (key, value) in before.into_iter().chain(scan.entries) {
-            if !self.staged.contains_key(key.as_slice()) {
-                found.insert(offset_of(&key)?, decode(ExtentValue::decode(&value))?);
+        let staged = self.staged.range(Key::extent(ino, 0)..start).next_back();
+        let (mut found, rest) = self.extents_from(ino, range.clone(), limit)?;
+        let staged = staged.and_then(|(key, value)| Some((key.as_bytes(), value.as_deref()?)));
+        let before = before.as_ref().map(|(key, value)| (key.as_slice(), value.as_slice()));
+        let before = before.filter(|(key, _)| !self.staged.contains_key(*key));
+        for (key, value) in before.into_iter().chain(staged) {
+            let (offset, extent) = (offset_of(key)?, decode(ExtentValue::decode(value))?);
+            if offset < range.start && offset.saturating_add(extent.length) > range.start {
+                found.insert(0, (offset, extent));
             }
         }
-        let first = Key::extent(ino, 0);
-        let staged_before = self.staged.range(first..start.clone()).next_back();
-        for (key, value) in staged_before.into_iter().chain(self.staged.range(start..end)) {
+        Ok((found, rest))
+    }
+
+    /// As `extents`, but only those that begin in `range`.
+    pub(super) fn extents_from(
+        &self,
+        ino: Ino,
+        range: Range<u64>,
+        limit: usize,
+    ) -> Attempt<(Extents, Option<u64>)> {
+        let (start, end) = (Key::extent(ino, range.start), Key::extent(ino, range.end));
+        let (entries, more) = self.scan_on(&start, &end, limit)?;
+        // Beyond where the scan stopped nothing is known: what is staged there does not show either.
+        let last = entries.last().filter(|_| more);
+        let rest = last.map(|(key, _)| Ok::<u64, Stop>(offset_of(key)? + 1)).transpose()?;
+        let mut found = BTreeMap::new();
+        for (key, value) in &entries {
+            if !self.staged.contains_key(key.as_slice()) {
+                found.insert(offset_of(key)?, decode(ExtentValue::decode(value))?);
+            }
+        }
+        for (key, value) in self.staged.range(start..Key::extent(ino, rest.unwrap_or(range.end))) {
             if let Some(value) = value {
                 found.insert(offset_of(key.as_bytes())?, decode(ExtentValue::decode(value))?);
             }
         }
-        found.retain(|offset, extent| {
-            *offset < range.end.min(known) && offset.saturating_add(extent.length) > range.start
-        });
-        Ok((found.into_iter().collect(), more))
+        Ok((found.into_iter().collect(), rest))
     }
 
     /// Everything staged takes effect, in memory.
@@ -368,7 +408,7 @@ impl Tx<'_> {
                 }
                 Effect::Name(object) => {
                     object.set_named();
-                    state.open.placed.push(object);
+                    state.open.placed.push(object.record().clone());
                 }
                 Effect::Free(record) => state.open.freed.push(record),
                 Effect::Orphan(ino) => {

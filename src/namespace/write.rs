@@ -335,6 +335,9 @@ impl Tx<'_> {
         let now = self.core.now();
         self.state.mark_dirty(ino, now);
         let state = &mut *self.state;
+        if std::mem::take(&mut state.flusher_sleeps) {
+            self.core.flush_event.notify();
+        }
         let inode = state.inodes.get_mut(&ino).expect("it was just made");
         let before = inode.overlay.data_bytes();
         let after = After { size: record.size, mtime: record.mtime };
@@ -342,7 +345,7 @@ impl Tx<'_> {
         inode.unlogged = true;
         change(&mut inode.overlay, after);
         state.dirty_bytes = state.dirty_bytes + inode.overlay.data_bytes() - before;
-        if state.dirty_bytes > super::flush::FLUSH_EARLY_BYTES {
+        if state.dirty_bytes >= self.core.flush_early_bytes() {
             self.core.flush_event.notify();
         }
     }
@@ -361,7 +364,7 @@ impl Tx<'_> {
                 Source::Below => {
                     let mut at = range.start;
                     loop {
-                        let (extents, more) = self.extents(ino, at..range.end, 256)?;
+                        let (extents, rest) = self.extents(ino, at..range.end, 256)?;
                         for (offset, extent) in extents {
                             if data && !extent.unwritten {
                                 return Ok(Ok(offset.max(at)));
@@ -371,7 +374,7 @@ impl Tx<'_> {
                             }
                             at = offset + extent.length;
                         }
-                        if !more {
+                        if rest.is_none() || at >= range.end {
                             break;
                         }
                     }

@@ -230,6 +230,7 @@ fn parts(access: Access, assembled: &Assembled, epoch: Epoch, random: &mut Rando
         heat: heat.clone(),
         buffers: access.buffers.clone(),
         epoch,
+        read_only: assembled.mode != Mode::ReadWrite,
     }));
     Parts { access, members, space, heat, objects }
 }

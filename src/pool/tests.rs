@@ -22,6 +22,7 @@ use crate::fleet::{
 use crate::format::{DiskLayout, Redundancy, Root};
 
 mod chains;
+mod files;
 mod lives;
 mod streams;
 

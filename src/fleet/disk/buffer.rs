@@ -217,12 +217,22 @@ impl BufferPool {
     /// waits for memory while holding some can deadlock with others that do the same.
     pub fn take(&self, bytes: usize) -> Buffer {
         assert!(class_bytes(bytes) as u64 <= self.shared.bytes_max, "more than the pool ever has");
+        self.take_all(&[bytes]).pop().expect("one was asked for")
+    }
+
+    /// As `take`, several at once: each is given back by itself. What is more than the pool has in all
+    /// comes from outside it.
+    pub fn take_all(&self, bytes: &[usize]) -> Vec<Buffer> {
+        let total: u64 = bytes.iter().map(|&one| class_bytes(one) as u64).sum();
+        if total > self.shared.bytes_max {
+            return bytes.iter().map(|&one| Buffer::zeroed(one)).collect();
+        }
         let mut taken = None;
         self.shared.wait.until(&self.shared.room, None, &mut || {
-            taken = self.try_take(bytes);
+            taken = self.try_take_all(bytes);
             taken.is_some()
         });
-        taken.expect("the wait has no deadline, so it ends with the buffer")
+        taken.expect("the wait has no deadline, so it ends with the buffers")
     }
 
     /// As `take`, filled with zeros.
@@ -234,25 +244,32 @@ impl BufferPool {
 
     /// A buffer of `bytes` if there is room now. Its content is unspecified.
     pub fn try_take(&self, bytes: usize) -> Option<Buffer> {
-        let capacity = class_bytes(bytes);
+        self.try_take_all(&[bytes])?.pop()
+    }
+
+    fn try_take_all(&self, bytes: &[usize]) -> Option<Vec<Buffer>> {
+        let total: u64 = bytes.iter().map(|&one| class_bytes(one) as u64).sum();
         let mut evicted = Vec::new();
-        let memory = {
+        let mut found: Vec<Option<Memory>> = Vec::with_capacity(bytes.len());
+        {
             let mut state = self.shared.state.lock();
-            if state.taken + capacity as u64 > self.shared.bytes_max {
+            if state.taken + total > self.shared.bytes_max {
                 return None;
             }
-            let reused = state.pop(capacity);
-            if reused.is_none() {
-                while state.taken + state.kept + capacity as u64 > self.shared.bytes_max {
-                    evicted.push(state.evict());
-                }
+            for &one in bytes {
+                found.push(state.pop(class_bytes(one)));
             }
-            state.taken += capacity as u64;
-            reused
-        };
+            state.taken += total;
+            while state.taken + state.kept > self.shared.bytes_max {
+                evicted.push(state.evict());
+            }
+        }
         drop(evicted);
-        let memory = memory.unwrap_or_else(|| Memory::new(capacity));
-        Some(Buffer { memory: Some(memory), bytes, pool: Some(self.shared.clone()) })
+        let buffers = found.into_iter().zip(bytes).map(|(memory, &one)| {
+            let memory = memory.unwrap_or_else(|| Memory::new(class_bytes(one)));
+            Buffer { memory: Some(memory), bytes: one, pool: Some(self.shared.clone()) }
+        });
+        Some(buffers.collect())
     }
 
     /// Bytes that are out now.

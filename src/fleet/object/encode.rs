@@ -1,5 +1,5 @@
 //! From the bytes of an object to what goes to the disks: per shard one buffer of header unit and
-//! payload, so that a shard is one write.
+//! payload, so that a shard is one write, and a write that hangs holds no more memory than its own.
 //!
 //! The bytes are touched few times: copied once from where the caller has them into the I/O buffer,
 //! each cell checksummed while it is still in the cache, parity made from there.
@@ -26,34 +26,37 @@ pub(super) fn stride(record: &ObjectRecord) -> usize {
     SHARD_HEADER_BYTES + record.shard_bytes as usize
 }
 
-/// Lays the object out in `buffer`, shard after shard, each behind room for its header; returns its
-/// lists of checksums. `parts` are joined; their length is the record's. The buffer's length is
-/// `stride` times the number of shards, its content before does not matter.
-pub(super) fn encode(record: &ObjectRecord, parts: &[&[u8]], buffer: &mut [u8]) -> Vec<Checksums> {
-    let stride = stride(record);
+/// Lays the object out in `units`, one a shard, behind room for its header; returns its lists of
+/// checksums. `parts` are joined; their length is the record's. Each unit's length is `stride`, its
+/// content before does not matter.
+pub(super) fn encode(
+    record: &ObjectRecord,
+    parts: &[&[u8]],
+    units: &mut [&mut [u8]],
+) -> Vec<Checksums> {
     let shards = record.redundancy.shards();
     let data_shards = record.redundancy.data_shards();
-    assert_eq!(buffer.len(), stride * shards, "one stride a shard");
+    assert_eq!(units.len(), shards, "one unit a shard");
+    assert!(units.iter().all(|unit| unit.len() == stride(record)), "one stride a unit");
     let length: usize = parts.iter().map(|part| part.len()).sum();
     assert_eq!(length, record.length as usize, "the record says how long the object is");
-    let (data, rest) = buffer.split_at_mut(stride * data_shards);
+    let (data, rest) = units.split_at_mut(data_shards);
     let mut source = Source { parts, at: 0 };
     let mut checksums = Vec::with_capacity(shards);
-    for (shard, unit) in data.chunks_mut(stride).enumerate() {
+    for (shard, unit) in data.iter_mut().enumerate() {
         let list = ShardIndex(shard as u8);
         checksums.push(fill_shard(record, list, &mut source, &mut unit[SHARD_HEADER_BYTES..]));
     }
     match record.redundancy {
         Redundancy::Replica { .. } => {
-            for unit in rest.chunks_mut(stride) {
-                unit[SHARD_HEADER_BYTES..].copy_from_slice(&data[SHARD_HEADER_BYTES..]);
+            for unit in rest {
+                unit[SHARD_HEADER_BYTES..].copy_from_slice(&data[0][SHARD_HEADER_BYTES..]);
             }
         }
         Redundancy::Erasure { data: k, parity } => {
-            let inputs: Vec<&[u8]> =
-                data.chunks(stride).map(|unit| &unit[SHARD_HEADER_BYTES..]).collect();
+            let inputs: Vec<&[u8]> = data.iter().map(|unit| &unit[SHARD_HEADER_BYTES..]).collect();
             let mut outputs: Vec<&mut [u8]> =
-                rest.chunks_mut(stride).map(|unit| &mut unit[SHARD_HEADER_BYTES..]).collect();
+                rest.iter_mut().map(|unit| &mut unit[SHARD_HEADER_BYTES..]).collect();
             Codec::new(k.into(), parity.into()).encode(&inputs, &mut outputs);
             for (index, payload) in outputs.iter().enumerate() {
                 let list = ShardIndex(k + index as u8);
@@ -169,7 +172,8 @@ mod tests {
         Random::new(1).fill(&mut bytes);
         let mut buffer = vec![0xee; stride(&record) * 5];
         let parts = [&bytes[..10], &[], &bytes[10..30_000], &bytes[30_000..]];
-        let checksums = encode(&record, &parts, &mut buffer);
+        let mut units: Vec<&mut [u8]> = buffer.chunks_mut(stride(&record)).collect();
+        let checksums = encode(&record, &parts, &mut units);
         assert_eq!(checksums.len(), 5);
         let mut joined = Vec::new();
         for unit in buffer.chunks(stride(&record)).take(3) {
@@ -190,7 +194,8 @@ mod tests {
         let record = record(Redundancy::Replica { copies: 3 }, 5000, 8192);
         let bytes = [5; 5000];
         let mut buffer = vec![0xee; stride(&record) * 3];
-        let checksums = encode(&record, &[&bytes], &mut buffer);
+        let mut units: Vec<&mut [u8]> = buffer.chunks_mut(stride(&record)).collect();
+        let checksums = encode(&record, &[&bytes], &mut units);
         assert_eq!(checksums.len(), 1);
         for unit in buffer.chunks(stride(&record)) {
             assert_eq!(&unit[SHARD_HEADER_BYTES..][..5000], &bytes);

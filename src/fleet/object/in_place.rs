@@ -3,7 +3,7 @@
 //! Only under a pin, so that the place cannot have become another object's; and only if the shard
 //! header there, read again now, names this shard of this object on this disk at this place: else the
 //! disk may answer for the wrong place, and writing would destroy somebody else's bytes. What is
-//! written was rebuilt from verified cells and matches the checksum.
+//! written was rebuilt from verified cells and matches the checksum. Never in a pool that is only read.
 //!
 //! The write holds a pin of its own until it is reaped [R7]. It is not flushed: until it is durable the
 //! cell is as bad as it was.
@@ -26,6 +26,9 @@ const CELLS_MAX: usize = 64;
 pub(super) fn repair_cells<C: ChecksumSource + ?Sized>(reading: &Reading<'_, C>) -> Vec<usize> {
     let (store, record) = (reading.store(), reading.record());
     let mut repaired = Vec::new();
+    if store.context.read_only {
+        return repaired;
+    }
     for (shard, mut cells, checksums) in reading.bad_cells() {
         cells.sort_unstable();
         cells.dedup();

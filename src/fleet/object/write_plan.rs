@@ -21,9 +21,9 @@ pub(super) struct Planned {
 }
 
 impl Planned {
-    /// Bytes of I/O buffer it takes.
-    pub(super) fn buffer_bytes(&self) -> usize {
-        encode::stride(&self.record) * self.record.redundancy.shards()
+    /// Bytes of the I/O buffers it takes, one a shard.
+    pub(super) fn buffers(&self) -> impl Iterator<Item = usize> {
+        std::iter::repeat_n(encode::stride(&self.record), self.record.redundancy.shards())
     }
 }
 

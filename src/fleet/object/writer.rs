@@ -154,9 +154,10 @@ impl<'a> Attempt<'a> {
         planned: Vec<Planned>,
         avoid: &'a mut BTreeSet<DiskIndex>,
     ) -> Result<Attempt<'a>, GivenUp> {
-        // One buffer for all: who takes several while holding some can deadlock with another.
-        let bytes = planned.iter().map(Planned::buffer_bytes).sum();
-        let mut buffer = store.context.buffers.take(bytes);
+        // All at once: who takes some while holding others can deadlock with another. One a shard, so
+        // that a write that hangs keeps no other's memory.
+        let sizes: Vec<usize> = planned.iter().flat_map(Planned::buffers).collect();
+        let mut buffers = store.context.buffers.take_all(&sizes).into_iter();
         let mut attempt = Attempt {
             store,
             objects,
@@ -168,29 +169,23 @@ impl<'a> Attempt<'a> {
             slots: 0,
             avoid,
         };
-        let mut at = 0;
-        let mut sends = Vec::new();
         for (object, one) in planned.into_iter().enumerate() {
-            let end = at + one.buffer_bytes();
-            attempt.encode(object, &one.record, &mut buffer[at..end])?;
-            for (shard, reservation) in one.reservations.into_iter().enumerate() {
-                let stride = encode::stride(&one.record);
-                let start = at + shard * stride;
-                sends.push((object, ShardIndex(shard as u8), reservation, start..start + stride));
+            let mut units: Vec<Buffer> = buffers.by_ref().take(one.reservations.len()).collect();
+            attempt.encode(object, &one.record, &mut units)?;
+            for (shard, (reservation, unit)) in one.reservations.into_iter().zip(units).enumerate()
+            {
+                attempt.shards.push(ShardWrite {
+                    object,
+                    shard: ShardIndex(shard as u8),
+                    reservation,
+                    data: Slice::from(unit),
+                    phase: Phase::Written,
+                });
             }
             attempt.records.push(one.record);
-            at = end;
         }
-        let whole = Slice::from(buffer);
-        for (object, shard, reservation, range) in sends {
-            attempt.shards.push(ShardWrite {
-                object,
-                shard,
-                reservation,
-                data: whole.slice(range),
-                phase: Phase::Written,
-            });
-            attempt.send(attempt.shards.len() - 1);
+        for index in 0..attempt.shards.len() {
+            attempt.send(index);
         }
         Ok(attempt)
     }
@@ -199,14 +194,15 @@ impl<'a> Attempt<'a> {
         &mut self,
         object: usize,
         record: &ObjectRecord,
-        buffer: &mut [u8],
+        units: &mut [Buffer],
     ) -> Result<(), GivenUp> {
         let wanted = &self.objects[object];
         let pieces = encode_pieces(wanted.pieces);
         let mut parts: Vec<&[u8]> = wanted.data.to_vec();
         parts.push(&pieces);
-        let checksums = encode::encode(record, &parts, buffer);
-        for (shard, unit) in buffer.chunks_mut(encode::stride(record)).enumerate() {
+        let mut views: Vec<&mut [u8]> = units.iter_mut().map(|unit| &mut unit[..]).collect();
+        let checksums = encode::encode(record, &parts, &mut views);
+        for (shard, unit) in views.iter_mut().enumerate() {
             let shard = ShardIndex(shard as u8);
             let header = self.header(record, shard, &checksums).ok_or(GivenUp)?;
             unit[..SHARD_HEADER_BYTES].copy_from_slice(&header);

@@ -245,9 +245,10 @@ impl Space {
     }
 
     /// The object will never be named by a batch: its places become free, where no write is still
-    /// in flight [R7]. Nothing happens if it was put, or never adopted.
+    /// in flight and no pin holds them (a repair's write may be) [R7]. Nothing happens if it was put,
+    /// or never adopted.
     pub fn abandon(&self, object: ObjectId) {
-        self.shared.state.lock().end_uncommitted(object);
+        self.shared.state.lock().abandon(object);
         self.shared.freed.notify();
     }
 
@@ -429,6 +430,20 @@ impl State {
         for (disk, start) in self.uncommitted.remove(&object).unwrap_or_default() {
             self.disk(disk).expect("disks are never taken away from the space").unhold(start);
         }
+    }
+
+    fn abandon(&mut self, object: ObjectId) {
+        if !self.pins.contains_key(&object) {
+            return self.end_uncommitted(object);
+        }
+        let places = self.uncommitted.remove(&object).unwrap_or_default();
+        for &(disk, start) in &places {
+            let space = self.disk(disk).expect("disks are never taken away from the space");
+            let units = space.held_units(start);
+            self.pending_units += units;
+        }
+        let pin = self.pins.get_mut(&object).expect("it was just seen");
+        pin.deferred.extend(places);
     }
 
     /// Ends the use of one place. False if it was not used.

@@ -467,3 +467,21 @@ fn r4_quarantine_holds_what_replay_freed_and_nobody_took_again() {
     assert_eq!(space.free_units(DISK), Units(12));
     space.check_invariants();
 }
+
+/// The write of an in-place repair may be in flight when its object is given up.
+#[test]
+fn r7_a_pin_holds_an_object_that_is_given_up() {
+    let space = space(100, 100);
+    let reserve = || space.reserve(DISK, Units(60), Stream::Data, ReserveLevel::Repair);
+    let reservation = reserve().expect("it is all free");
+    let object = ObjectId(7);
+    space.adopt(object, vec![reservation]);
+    let pin = space.pin(object);
+    space.abandon(object);
+    assert!(reserve().is_none(), "the write may still land");
+    assert_eq!(space.pending_units(), Units(60));
+    drop(pin);
+    assert!(reserve().is_some());
+    assert_eq!(space.pending_units(), Units(0));
+    space.check_invariants();
+}

@@ -1,0 +1,459 @@
+//! Files on simulated pools: races and failures between overlay, cut, index and objects, each as the few
+//! operations that once broke a promise.
+
+use std::time::Duration;
+
+use crate::base::{Clock, DiskIndex, GIB, Ino, MIB, Random, Units, WallTime};
+use crate::fleet::disk::Disk;
+use crate::fleet::disk::sim::Image;
+use crate::fleet::{Report, Reservation, ReserveLevel, Stream};
+use crate::format::Redundancy;
+use crate::frontend::{CopyEnd, FileSystem, Handle};
+use crate::namespace::{
+    Allocate, Caller, FileKind, Namespace, NamespaceError, NewInode, Seek, SetAttr, SetTime,
+    XattrMode,
+};
+use crate::pool::open::{OpenOptions, OpenPool};
+use crate::pool::simulated::SimMachine;
+
+const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
+const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
+
+/// Six disks with 3+2 on them.
+fn machine(seed: u64) -> SimMachine {
+    let sizes: Vec<u64> = (0..6).map(|disk| (1 + disk % 3) * GIB).collect();
+    let machine = SimMachine::new(seed, &sizes);
+    machine.create(Redundancy::Erasure { data: 3, parity: 2 });
+    machine
+}
+
+/// Small blocks, so that a file of some thousand extents lies in many of them.
+fn small_blocks() -> OpenOptions {
+    let mut options = OpenOptions::default();
+    options.index.block_bytes = 4096;
+    options.index.cache_bytes = MIB;
+    options
+}
+
+fn open(machine: &SimMachine, options: OpenOptions) -> OpenPool {
+    machine.open(options).expect("the pool opens")
+}
+
+fn make(namespace: &Namespace, name: &str) -> Ino {
+    let made = namespace.mknod(Ino::ROOT, name.as_bytes(), &FILE, ROOT_USER);
+    made.expect("the name is new").ino
+}
+
+fn write(namespace: &Namespace, ino: Ino, at: u64, bytes: &[u8]) {
+    for (index, part) in bytes.chunks(MIB as usize).enumerate() {
+        let offset = at + index as u64 * MIB;
+        namespace.write(ino, offset, part, false, false).expect("there is room");
+    }
+}
+
+fn read(namespace: &Namespace, ino: Ino, at: u64, length: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    namespace.read(ino, at, length, &mut bytes).expect("it reads");
+    bytes
+}
+
+fn resize(namespace: &Namespace, ino: Ino, size: u64) {
+    let change = SetAttr { size: Some(size), ..SetAttr::default() };
+    namespace.setattr(ino, &change, ROOT_USER).expect("it takes any size");
+}
+
+fn content(seed: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    Random::new(seed).fill(&mut bytes);
+    bytes
+}
+
+/// One byte in every two: as many extents as bytes.
+fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
+    for number in 0..extents {
+        write(namespace, ino, 2 * number, &[1 + (number % 250) as u8]);
+    }
+}
+
+/// All room of all disks is taken, but for what is given back by dropping.
+fn take_all_room(pool: &OpenPool) -> Vec<Reservation> {
+    let mut held = Vec::new();
+    for disk in pool.members.active() {
+        let mut units = 1 << 20;
+        while units > 0 {
+            match pool.space.reserve(disk, Units(units), Stream::Data, ReserveLevel::Repair) {
+                Some(reservation) => held.push(reservation),
+                None => units /= 2,
+            }
+        }
+    }
+    held
+}
+
+fn free_units(pool: &OpenPool) -> u64 {
+    (0..6).map(|disk| pool.space.free_units(DiskIndex(disk)).0).sum()
+}
+
+fn images(machine: &SimMachine) -> Vec<(usize, Image)> {
+    let disks = machine.disks.iter().enumerate();
+    disks.map(|(index, disk)| (index, disk.snapshot().live().clone())).collect()
+}
+
+fn writes(machine: &SimMachine) -> u64 {
+    machine.disks.iter().map(|disk| disk.counters().writes).sum()
+}
+
+fn reports(pool: &OpenPool) -> Vec<Report> {
+    std::iter::from_fn(|| pool.reports.pop()).collect()
+}
+
+/// A scan that ends at a block which is not in memory was begun again from its start for ever.
+#[test]
+fn r19_a_file_of_many_extents_is_deleted_by_a_cold_pool() {
+    let machine = machine(1);
+    let pool = open(&machine, small_blocks());
+    let ino = make(&pool.namespace, "riddled");
+    riddle(&pool.namespace, ino, 5000);
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    let free = free_units(&pool);
+    pool.namespace.unlink(Ino::ROOT, b"riddled").expect("it is there");
+    machine.world.run_for(Duration::from_secs(20));
+    assert_eq!(pool.namespace.progress().inodes, 1, "the root is left");
+    assert!(free_units(&pool) > free, "its space came back");
+    pool.close().expect("it closes");
+}
+
+/// The same in the flusher, which then held the file for ever.
+#[test]
+fn r19_a_file_of_many_extents_is_truncated_by_a_cold_pool() {
+    let machine = machine(2);
+    let pool = open(&machine, small_blocks());
+    let ino = make(&pool.namespace, "riddled");
+    riddle(&pool.namespace, ino, 5000);
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    resize(&pool.namespace, ino, 100);
+    pool.namespace.fsync(ino).expect("it syncs");
+    resize(&pool.namespace, ino, 10_000);
+    pool.namespace.sync().expect("it syncs");
+    let want: Vec<u8> = (0..100).map(|at| if at % 2 == 0 { 1 + at / 2 } else { 0 }).collect();
+    assert_eq!(read(&pool.namespace, ino, 0, 100), want);
+    assert_eq!(read(&pool.namespace, ino, 100, 20_000), vec![0; 9900]);
+    pool.close().expect("it closes");
+}
+
+/// The same in readers, which held the namespace's lock meanwhile.
+#[test]
+fn a_hole_over_many_deleted_extents_is_read_by_a_cold_pool() {
+    let machine = machine(3);
+    let pool = open(&machine, small_blocks());
+    let ino = make(&pool.namespace, "riddled");
+    riddle(&pool.namespace, ino, 5000);
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    let punched = pool.namespace.allocate(ino, Allocate::PunchHole, 0, 9000, ROOT_USER);
+    punched.expect("it is punched");
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    assert_eq!(pool.namespace.seek(ino, 0, Seek::Data).expect("there is some"), 9000);
+    assert_eq!(read(&pool.namespace, ino, 0, 9000), vec![0; 9000]);
+    assert_eq!(pool.namespace.seek(ino, 0, Seek::Hole).expect("there is one"), 0);
+    pool.close().expect("it closes");
+}
+
+/// The changes of one fsync were bounded piece by piece and not together; the daemon died of it.
+#[test]
+fn r19_an_fsync_after_many_holes_is_bounded() {
+    let machine = machine(4);
+    let pool = open(&machine, OpenOptions::default());
+    let ino = make(&pool.namespace, "image");
+    riddle(&pool.namespace, ino, 60_000);
+    pool.namespace.sync().expect("it syncs");
+    for hole in 0..60 {
+        let punched =
+            pool.namespace.allocate(ino, Allocate::PunchHole, hole * 2000, 1998, ROOT_USER);
+        punched.expect("it is punched");
+    }
+    pool.namespace.fsync(ino).expect("it syncs");
+    assert_eq!(pool.namespace.seek(ino, 0, Seek::Data).expect("there is some"), 1998);
+    pool.close().expect("it closes");
+}
+
+/// There was nothing to flush, so the operation waited for its flush again and again, and the daemon died.
+#[test]
+fn a_file_with_an_acl_that_grew_without_data_takes_a_mode() {
+    let machine = machine(5);
+    let pool = open(&machine, OpenOptions::default());
+    let ino = make(&pool.namespace, "file");
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 6, u32::MAX),
+        (0x02, 4, 1000),
+        (0x04, 4, u32::MAX),
+        (0x10, 4, u32::MAX),
+        (0x20, 0, u32::MAX),
+    ];
+    let mut list = 2u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend_from_slice(&tag.to_le_bytes());
+        list.extend_from_slice(&permissions.to_le_bytes());
+        list.extend_from_slice(&id.to_le_bytes());
+    }
+    let name = b"system.posix_acl_access";
+    pool.namespace.setxattr(ino, name, &list, XattrMode::Any, ROOT_USER).expect("it is valid");
+    resize(&pool.namespace, ino, 100);
+    let change = SetAttr { mode: Some(0o600), ..SetAttr::default() };
+    let attr = pool.namespace.setattr(ino, &change, ROOT_USER).expect("it takes a mode");
+    assert_eq!((attr.mode, attr.size), (0o600, 100));
+    pool.close().expect("it closes");
+}
+
+/// Two files share an object that a failed flush wrote. The first is cut and then truncated: the object had
+/// no live byte left, and was freed under the second.
+#[test]
+fn i3_an_object_of_a_failed_flush_stays_while_a_file_counts_on_it() {
+    let machine = machine(6);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let inos = ["first", "second", "large"].map(|name| make(namespace, name));
+    let [first, second, large] = inos;
+    write(namespace, first, 0, &content(1, 5000));
+    write(namespace, second, 0, &content(2, 5000));
+    write(namespace, large, 0, &content(3, 40 << 20));
+    // The first objects are written; for the others there is no room.
+    let dirty = namespace.progress().dirty_bytes;
+    while namespace.progress().dirty_bytes == dirty {
+        machine.world.step(None);
+    }
+    let held = take_all_room(&pool);
+    machine.world.run_for(Duration::from_secs(2));
+    assert!(namespace.progress().dirty_bytes > 0, "the flush has failed");
+    namespace.fsync(first).expect("it was written");
+    resize(namespace, first, 0);
+    namespace.fsync(first).expect("it needs no room");
+    machine.world.run_for(Duration::from_secs(2));
+    drop(held);
+    namespace.fsync(second).expect("it was written");
+    namespace.sync().expect("there is room");
+    // Whoever comes next gets what is free.
+    let other = make(namespace, "other");
+    write(namespace, other, 0, &content(4, 30 << 20));
+    namespace.sync().expect("there is room");
+    assert_eq!(read(namespace, second, 0, 5000), content(2, 5000));
+    pool.close().expect("it closes");
+    let pool = open(&machine, OpenOptions::default());
+    assert_eq!(read(&pool.namespace, second, 0, 5000), content(2, 5000));
+    assert_eq!(read(&pool.namespace, large, 0, 5000), content(3, 40 << 20)[..5000]);
+    pool.close().expect("it closes");
+}
+
+/// A reader that met a bad cell wrote to the disks of a pool that may be in use elsewhere; and a disk
+/// that was opened for reading was failed by that.
+#[test]
+fn i5_a_pool_that_is_only_read_is_not_repaired() {
+    let machine = machine(7);
+    let pool = open(&machine, OpenOptions::default());
+    let ino = make(&pool.namespace, "file");
+    write(&pool.namespace, ino, 0, &content(1, 3 << 20));
+    pool.close().expect("it closes");
+    let mut options = OpenOptions::default();
+    options.assemble.read_only = true;
+    let (whole, mut met) = (images(&machine), false);
+    for pair in [[0, 1], [2, 3], [4, 5]] {
+        let machine = SimMachine::with_images(7, whole.clone());
+        let pool = open(&machine, options.clone());
+        // A bit in every 4 KiB: of one of the pairs a data shard is hit.
+        for disk in pair {
+            let layout = pool.members.layout(DiskIndex(disk)).expect("it is a member");
+            for at in (layout.data_offset..layout.data_offset + 128 * MIB).step_by(4096) {
+                machine.disks[usize::from(disk)].flip_bit(at, 1);
+            }
+        }
+        let before = writes(&machine);
+        assert_eq!(read(&pool.namespace, ino, 0, 3 << 20), content(1, 3 << 20));
+        machine.world.run_for(Duration::from_secs(10));
+        met |= reports(&pool).iter().any(|report| matches!(report, Report::BadShard { .. }));
+        assert_eq!(writes(&machine), before, "[I5] nothing is written");
+        pool.close().expect("it closes");
+    }
+    assert!(met, "a bad cell was met");
+}
+
+/// What had been copied before the pool was full was not told: the kernel then went on with old pages.
+#[test]
+fn a_copy_that_meets_a_full_pool_says_how_far_it_came() {
+    let machine = machine(8);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let (from, to) = (make(namespace, "from"), make(namespace, "to"));
+    write(namespace, from, 0, &content(1, 12 << 20));
+    namespace.sync().expect("there is room");
+    let mut held = Vec::new();
+    'full: loop {
+        for disk in pool.members.active() {
+            if namespace.statfs().available_bytes < 5 * MIB {
+                break 'full;
+            }
+            let part = Units(64);
+            held.extend(pool.space.reserve(disk, part, Stream::Data, ReserveLevel::User));
+        }
+    }
+    let end = |ino| CopyEnd { ino, handle: Handle(0), offset: 0 };
+    let copied = FileSystem::copy_file_range(namespace, end(from), end(to), 12 << 20, ROOT_USER);
+    let copied = copied.expect("some of it fits");
+    assert!(copied > 0 && copied < 12 << 20, "{copied}");
+    assert_eq!(namespace.getattr(to).expect("it is there").size, copied);
+    let copied = FileSystem::copy_file_range(
+        namespace,
+        CopyEnd { offset: copied, ..end(from) },
+        CopyEnd { offset: copied, ..end(to) },
+        12 << 20,
+        ROOT_USER,
+    );
+    assert!(matches!(copied, Err(NamespaceError::NoSpace)), "{copied:?}");
+    drop(held);
+    pool.close().expect("it closes");
+}
+
+/// The access time that went with a read could not be set, and the read failed.
+#[test]
+fn i6_reading_goes_on_when_the_log_has_failed() {
+    let machine = machine(9);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let ino = make(namespace, "file");
+    write(namespace, ino, 0, b"content");
+    for disk in &machine.disks[..3] {
+        disk.detach();
+    }
+    let synced = namespace.fsync(ino);
+    assert!(synced.is_err(), "three of six are gone");
+    assert!(namespace.progress().failed);
+    assert_eq!(read(namespace, ino, 0, 100), b"content");
+}
+
+/// An old failure of the flusher was taken for one of the close; what could be written was dropped.
+#[test]
+fn i1_a_close_is_not_refused_for_what_was_wrong_before() {
+    let machine = machine(10);
+    let pool = open(&machine, OpenOptions::default());
+    let ino = make(&pool.namespace, "file");
+    write(&pool.namespace, ino, 0, &content(1, 9 << 20));
+    let held = take_all_room(&pool);
+    machine.world.run_for(Duration::from_secs(8));
+    drop(held);
+    pool.close().expect("there is room again");
+    let pool = open(&machine, OpenOptions::default());
+    assert_eq!(read(&pool.namespace, ino, 0, 9 << 20), content(1, 9 << 20));
+    pool.close().expect("it closes");
+}
+
+/// Disks that are late together made fsync answer EIO, and a close drop what was dirty.
+#[test]
+fn r11_data_waits_for_disks_that_are_late_together() {
+    for close in [false, true] {
+        let machine = machine(11);
+        let pool = open(&machine, OpenOptions::default());
+        let ino = make(&pool.namespace, "file");
+        write(&pool.namespace, ino, 0, &content(1, 9 << 20));
+        let disks = machine.disks.clone();
+        disks.iter().for_each(|disk| disk.set_hang(true));
+        let at = machine.world.now() + Duration::from_secs(400);
+        machine
+            .world
+            .schedule(at, Box::new(move || disks.iter().for_each(|disk| disk.set_hang(false))));
+        if !close {
+            pool.namespace.fsync(ino).expect("late is not dead");
+        }
+        pool.close().expect("late is not dead");
+        assert!(machine.world.now() >= at);
+        let pool = open(&machine, OpenOptions::default());
+        assert_eq!(read(&pool.namespace, ino, 0, 9 << 20), content(1, 9 << 20));
+        pool.close().expect("it closes");
+    }
+}
+
+/// A file that had grown without data was cut with the size of a later append, whose bytes were not in
+/// the cut.
+#[test]
+fn r15_the_cut_of_a_grown_file_has_its_size_as_of_then() {
+    let machine = machine(12);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let (ino, other) = (make(namespace, "file"), make(namespace, "other"));
+    namespace.sync().expect("it syncs");
+    resize(namespace, ino, 4096);
+    namespace.with_flush_before_its_cut(|| write(namespace, ino, 4096, &content(1, 5000)));
+    namespace.fsync(other).expect("it syncs, and the cut with it");
+    let images = images(&machine);
+    machine.world.clear();
+    drop(pool);
+    let machine = SimMachine::with_images(13, images);
+    let pool = open(&machine, OpenOptions::default());
+    let size = pool.namespace.getattr(ino).expect("it is there").size;
+    assert_eq!(size, 4096, "an append leaves no tail of zeros");
+    pool.close().expect("it closes");
+}
+
+/// A file was cut off while it was being read: its object was said to be lost, and its disks to be bad.
+#[test]
+fn a_read_of_what_is_deleted_meanwhile_raises_no_alarm() {
+    let machine = machine(14);
+    let pool = open(&machine, OpenOptions::default());
+    let ino = make(&pool.namespace, "file");
+    write(&pool.namespace, ino, 0, &content(1, 3 << 20));
+    pool.close().expect("it closes");
+    let pool = open(&machine, OpenOptions::default());
+    // Warm up the index, but not the data.
+    assert_eq!(pool.namespace.seek(ino, 0, Seek::Data).expect("there is some"), 0);
+    let namespace = pool.namespace.clone();
+    let times = SetAttr { atime: Some(SetTime::At(WallTime::default())), ..SetAttr::default() };
+    namespace.setattr(ino, &times, ROOT_USER).expect("it takes any time");
+    machine.world.schedule(
+        machine.world.now() + Duration::from_micros(50),
+        Box::new(move || {
+            resize(&namespace, ino, 0);
+            write(&namespace, ino, 0, &content(2, 1 << 20));
+            namespace.fsync(ino).expect("it syncs");
+            namespace.sync().expect("it syncs");
+        }),
+    );
+    let bytes = read(&pool.namespace, ino, 0, 1 << 20);
+    let old = content(1, 3 << 20);
+    assert!(bytes == old[..1 << 20] || bytes == content(2, 1 << 20) || bytes.is_empty());
+    assert_eq!(reports(&pool), []);
+    pool.close().expect("it closes");
+}
+
+/// A full object's list of owners made it longer than an object may be; the daemon died of it.
+#[test]
+fn objects_of_many_pieces_stay_within_the_largest() {
+    let machine = SimMachine::new(15, &[256 * MIB; 32]);
+    machine.create(Redundancy::Erasure { data: 31, parity: 1 });
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let ino = make(namespace, "file");
+    let bytes = content(1, MIB as usize);
+    let (mut at, mut left) = (0, 31 * 2 * MIB - 4096);
+    while left > 0 {
+        let length = left.min(83 * 4096);
+        write(namespace, ino, at, &bytes[..length as usize]);
+        // Not next to each other.
+        at += 84 * 4096;
+        left -= length;
+    }
+    namespace.sync().expect("there is room");
+    assert_eq!(read(namespace, ino, 84 * 4096, 83 * 4096), bytes[..83 * 4096]);
+    pool.close().expect("it closes");
+}
+
+/// All of `DiskIndex` are told apart by this module's helpers.
+#[test]
+fn the_helpers_take_all_room() {
+    let machine = machine(17);
+    let pool = open(&machine, OpenOptions::default());
+    let held = take_all_room(&pool);
+    assert!((0..6).all(|disk| pool.space.free_units(DiskIndex(disk)) == Units(0)));
+    drop(held);
+    pool.close().expect("it closes");
+}
