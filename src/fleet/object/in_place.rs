@@ -26,6 +26,9 @@ const CELLS_MAX: usize = 64;
 pub(super) fn repair_cells<C: ChecksumSource + ?Sized>(reading: &Reading<'_, C>) -> Vec<usize> {
     let (store, record) = (reading.store(), reading.record());
     let mut repaired = Vec::new();
+    if store.context.read_only {
+        return repaired;
+    }
     for (shard, mut cells, checksums) in reading.bad_cells() {
         cells.sort_unstable();
         cells.dedup();

@@ -35,6 +35,8 @@ pub struct ObjectContext {
     pub buffers: BufferPool,
     /// This mount's epoch: object ids are epoch and counter, so they never recur [R5].
     pub epoch: Epoch,
+    /// The pool is only read: bad cells stay as they are, others may be using the disks [I5].
+    pub read_only: bool,
 }
 
 /// Writes and reads objects. All methods may be called from any thread.

@@ -75,6 +75,7 @@ fn rig_on(world: Arc<World>, disks: Vec<Arc<SimDisk>>, redundancy: Redundancy) -
         heat: heat.clone(),
         buffers: buffers.clone(),
         epoch: Epoch(5),
+        read_only: false,
     });
     Rig { world, disks, members, space, heat, buffers, store }
 }
