@@ -16,6 +16,8 @@ mod faults;
 mod file_system;
 #[path = "engine/harness.rs"]
 mod harness;
+#[path = "engine/liars.rs"]
+mod liars;
 #[path = "engine/machine.rs"]
 mod machine;
 #[path = "engine/ops.rs"]

@@ -59,3 +59,19 @@ pub enum FleetError {
     #[error("the pool is stopping")]
     Stopped,
 }
+
+impl FleetError {
+    /// Whether something that was there is gone, more of it than redundancy covers [I6]: trying again
+    /// with the same disks does not help.
+    pub fn is_loss(&self) -> bool {
+        match self {
+            FleetError::Unreadable { .. } | FleetError::Damaged { .. } => true,
+            FleetError::Deleted { .. }
+            | FleetError::NoRoom { .. }
+            | FleetError::JournalFull
+            | FleetError::TooFewDisks { .. }
+            | FleetError::Disk { .. }
+            | FleetError::Stopped => false,
+        }
+    }
+}

@@ -9,6 +9,10 @@
 //! 5. a checkpoint ends the recovery, in the new epoch. With it, what had reached just one disk is fully
 //!    redundant, and the log is empty [I8].
 //!
+//! A pool that is only to be read goes around what is lost: a batch that cannot be found or the place of
+//! an object that makes no sense; nobody allocates there. What it cannot read then is an error to
+//! whoever asks [I6].
+//!
 //! A crash before 5 is effective leaves the old root and the old log: the next recovery does the same
 //! from the same. After it, the new root is all there is.
 
@@ -31,10 +35,9 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task, WallTime};
 use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
-use crate::format::manifest::{Manifest, live_tables};
+use crate::format::manifest::{Manifest, TableEntry, live_tables};
 use crate::format::{
-    BatchReader, ChainLink, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord,
-    SpaceSnapshot,
+    BatchReader, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord, Root, SpaceSnapshot,
 };
 
 /// A namespace that is being recovered: nothing runs in the background yet.
@@ -50,39 +53,52 @@ const INO_FIRST: u64 = Ino::ROOT.0 + 1;
 /// Key of the number of inodes in use.
 pub(super) const INODES_KEY: &[u8] = b"inodes";
 
-/// Step 1: what a root names is read and claimed. Returns the index.
+/// Step 1: what a root names is read and claimed. Returns the index. `read_only`: goes on without the
+/// space map if that is lost.
 pub fn load_root(
     objects: &Arc<ObjectStore>,
     options: IndexOptions,
-    manifest: &[ChainLink],
-    space: &[ChainLink],
-    replay_lsn: Lsn,
+    root: &Root,
+    read_only: bool,
 ) -> Result<Arc<Index>, FleetError> {
-    let damaged = |what| move |_| FleetError::Damaged { what, lsn: replay_lsn };
-    for (index, link) in space.iter().enumerate() {
+    let tables = read_manifest(objects, root)?;
+    match load_space(objects, root, &tables) {
+        Err(error) if read_only && error.is_loss() => {
+            log::warn!("how much room there is cannot be told: {error}");
+        }
+        loaded => loaded?,
+    }
+    Index::open(options, objects.clone(), tables, root.replay_lsn)
+}
+
+fn read_manifest(objects: &ObjectStore, root: &Root) -> Result<Vec<TableEntry>, FleetError> {
+    let damaged = || FleetError::Damaged { what: "manifest", lsn: root.replay_lsn };
+    let mut manifests = Vec::new();
+    for link in &root.manifest {
         let bytes = read_link(objects, link)?;
-        let snapshot =
-            SpaceSnapshot::decode(&bytes, link.record.id).map_err(damaged("space snapshot"))?;
+        manifests.push(Manifest::decode(&bytes, link.record.id).map_err(|_| damaged())?);
+    }
+    if manifests.is_empty() {
+        return Ok(Vec::new());
+    }
+    live_tables(&manifests).ok_or_else(damaged)
+}
+
+fn load_space(objects: &ObjectStore, root: &Root, tables: &[TableEntry]) -> Result<(), FleetError> {
+    let damaged = || FleetError::Damaged { what: "space snapshot", lsn: root.replay_lsn };
+    for (index, link) in root.space.iter().enumerate() {
+        let bytes = read_link(objects, link)?;
+        let snapshot = SpaceSnapshot::decode(&bytes, link.record.id).map_err(|_| damaged())?;
         if snapshot.whole != (index == 0) {
-            return Err(FleetError::Damaged { what: "space snapshot", lsn: replay_lsn });
+            return Err(damaged());
         }
         objects.space().load(&snapshot.groups)?;
     }
-    let mut manifests = Vec::new();
-    for link in manifest {
-        let bytes = read_link(objects, link)?;
-        manifests.push(Manifest::decode(&bytes, link.record.id).map_err(damaged("manifest"))?);
-    }
-    let tables = if manifests.is_empty() {
-        Vec::new()
-    } else {
-        live_tables(&manifests).ok_or(FleetError::Damaged { what: "manifest", lsn: replay_lsn })?
-    };
-    let links = manifest.iter().chain(space).map(|link| &link.record);
+    let links = root.manifest.iter().chain(&root.space).map(|link| &link.record);
     for record in links.chain(tables.iter().map(|table| &table.record)) {
         objects.space().claim(record)?;
     }
-    Index::open(options, objects.clone(), tables, replay_lsn)
+    Ok(())
 }
 
 impl Recovery {
@@ -145,6 +161,20 @@ impl Recovery {
         Recovery { core: Arc::new(core), quarantined: Vec::new(), freed: Vec::new(), chain }
     }
 
+    /// What is lost beyond redundancy ends a recovery, unless the pool is only to be read.
+    fn unless_lost<T>(
+        &self,
+        result: Result<T, NamespaceError>,
+    ) -> Result<Option<T>, NamespaceError> {
+        match result {
+            Err(NamespaceError::Io(error)) if self.core.options.read_only && error.is_loss() => {
+                log::warn!("the log is replayed without what is lost: {error}");
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
+    }
+
     /// Step 2, for one batch. An error means that what was verified makes no sense.
     pub fn replay(&mut self, lsn: Lsn, payload: &[u8]) -> Result<(), NamespaceError> {
         let changes: Vec<ChangeRef<'_>> =
@@ -188,7 +218,7 @@ impl Recovery {
         });
         self.core.index.apply(lsn, ops);
         for record in freed {
-            self.core.space.delete(&record)?;
+            self.unless_lost(self.core.space.delete(&record).map_err(Into::into))?;
             // Quarantined when all is replayed: a later batch may have taken the place again.
             self.freed.push(record);
         }
@@ -206,7 +236,7 @@ impl Recovery {
     ) -> Result<Option<ObjectRecord>, NamespaceError> {
         if let Ok(KeyView::Object(_)) = KeyView::decode(key) {
             let record = decode(ObjectRecord::decode(value))?;
-            self.core.space.put(&record)?;
+            self.unless_lost(self.core.space.put(&record).map_err(Into::into))?;
             return Ok(Some(record));
         }
         if let Some(lease) = lease_of(key, value) {
@@ -228,7 +258,7 @@ impl Recovery {
                 if let Some(record) = named.remove(&id) {
                     return Ok(Some(record));
                 }
-                let old = self.lookup(key)?;
+                let old = self.unless_lost(self.lookup(key))?.flatten();
                 Ok(old.map(|value| decode(ObjectRecord::decode(&value))).transpose()?)
             }
             KeyView::Inode(ino) => {
@@ -271,8 +301,8 @@ impl Recovery {
 
     /// A namespace that only reads: what was replayed stays in memory.
     pub fn finish_read_only(self) -> Result<Namespace, NamespaceError> {
-        self.count_inodes()?;
-        self.core.state.lock().read_only = true;
+        assert!(self.core.options.read_only, "who may write ends the recovery with a checkpoint");
+        self.unless_lost(self.count_inodes())?;
         self.core.recovering.store(false, Ordering::SeqCst);
         Ok(Namespace { core: self.core })
     }

@@ -297,12 +297,7 @@ impl Tx<'_> {
     /// Entries of a range, without own changes: `limit` of them, fewer only if there are no more; else
     /// true. A scan also ends early, at a block that it needs and after many deleted entries. It is gone
     /// on with from there: who asks again from the start never gets any further.
-    pub(super) fn scan_on(
-        &self,
-        start: &Key,
-        end: &Key,
-        limit: usize,
-    ) -> Attempt<(Entries, bool)> {
+    pub(super) fn scan_on(&self, start: &Key, end: &Key, limit: usize) -> Attempt<(Entries, bool)> {
         let mut entries = Vec::new();
         let mut from = start.clone();
         loop {

@@ -204,7 +204,7 @@ impl Controlled for Face {
             inodes: progress.inodes,
             dirty_bytes: progress.dirty_bytes,
             log_percent,
-            advice: advice(health, &disks, self.members.parity()),
+            advice: advice(health, self.read_only, &disks, self.members.parity()),
             disks,
             events: self.events.lines.lock().iter().cloned().collect(),
         }
@@ -216,7 +216,7 @@ impl Controlled for Face {
 }
 
 /// What to do next, in plain words.
-fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
+fn advice(health: Health, read_only: ReadOnly, disks: &[DiskStatus], parity: usize) -> Vec<String> {
     let mut lines = Vec::new();
     let out: Vec<&DiskStatus> = disks.iter().filter(|disk| disk.state != "active").collect();
     match health {
@@ -228,6 +228,12 @@ fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
         Health::Suspended => lines.push(
             "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
         ),
+        Health::ReadOnly if matches!(read_only, ReadOnly::LogLost | ReadOnly::Damaged) => lines
+            .push(
+                "mounted read-only: more is lost than redundancy covers (the log says what); what \
+                 reads is good, copy it to another pool"
+                    .to_string(),
+            ),
         Health::ReadOnly => lines.push(
             "mounted read-only: bring missing disks back and mount again (-o degraded writes to a \
              pool whose missing half cannot be in use elsewhere)"
@@ -376,12 +382,16 @@ fn report_opening(pool: &OpenPool) {
     for disk in &pool.missing {
         log::warn!("pool {name}: disk {disk} is missing");
     }
+    for gap in &pool.gaps {
+        log::error!("pool {name}: batches {} to {} are lost", gap.start(), gap.end());
+    }
     match pool.read_only {
         ReadOnly::No => {}
         ReadOnly::Mode(mode) => log::warn!("pool {name} is read-only: {mode:?}"),
         ReadOnly::LogLost => log::error!(
             "pool {name} is read-only: acknowledged batches are missing from the log on every copy"
         ),
+        ReadOnly::Damaged => log::error!("pool {name} is read-only: see what is lost above"),
     }
 }
 

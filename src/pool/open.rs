@@ -4,12 +4,17 @@
 //! 2. Read-write only: the next epoch is claimed in the labels of N-m members or more [R2]. A crash here
 //!    leaves a claimed epoch without a root: the next mount claims the one after.
 //! 3. The root is loaded, and the log behind it replayed in memory (`namespace::recover`). What was
-//!    acknowledged and is missing makes the pool read-only [I6, R5].
+//!    acknowledged and is missing makes the pool read-only, and so does anything needed here that is
+//!    lost on all copies [I6, R5]: nothing is written then, and what can be found is served, from the
+//!    newest root of which the manifest reads. Nobody trusts such a pool with new data, but whatever
+//!    is not lost can be copied from it.
 //! 4. Recovery writes what was only logged into objects and ends with a checkpoint in the new epoch [I8].
 //!    A crash before that is effective leaves the old root and log as they were.
 //! 5. The journal opens, empty; background tasks start.
 //!
 //! Closing: everything becomes objects, a checkpoint, tasks end, the labels say "closed".
+
+use std::ops::RangeInclusive;
 
 use super::assemble::{AssembleError, AssembleOptions, Assembled, Candidate, Mode, assemble};
 use super::labels::PoolLabels;
@@ -19,8 +24,8 @@ use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, Epoch, PoolUuid, Random, Task, Wait};
 use crate::fleet::disk::BufferPool;
 use crate::fleet::{
-    Access, Checkpoint, FleetError, Heat, Journal, JournalContext, Members, ObjectContext,
-    ObjectStore, Quorum, ReplayFrom, Reports, Space, replay,
+    Access, Checkpoint, FleetError, FoundRoot, Heat, Journal, JournalContext, Members,
+    ObjectContext, ObjectStore, Quorum, ReplayFrom, Reports, Space, replay,
 };
 use crate::format::{Label, MemberEntry, Redundancy, Root};
 use crate::namespace::index::IndexOptions;
@@ -82,6 +87,26 @@ pub enum OpenError {
     /// What they say makes no sense.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// No root leads to the index [I6].
+    #[error(
+        "where everything is cannot be told, every copy of it is lost on the disks at hand ({0}); \
+         nothing was changed: bring missing disks back and mount again"
+    )]
+    IndexLost(FleetError),
+}
+
+impl OpenError {
+    /// What is lost, if it is that: what is left may still be read.
+    fn loss(self) -> Result<FleetError, OpenError> {
+        match self {
+            OpenError::Fleet(error) | OpenError::Namespace(NamespaceError::Io(error))
+                if error.is_loss() =>
+            {
+                Ok(error)
+            }
+            other => Err(other),
+        }
+    }
 }
 
 /// Why a pool that was asked for read-write is read-only.
@@ -93,6 +118,8 @@ pub enum ReadOnly {
     Mode(Mode),
     /// Acknowledged batches are missing from the log on every copy [I6].
     LogLost,
+    /// Of what the newest root names, or what the log needs, more is lost than redundancy covers [I6].
+    Damaged,
 }
 
 /// A pool that is open.
@@ -119,6 +146,8 @@ pub struct OpenPool {
     pub was_unclean: bool,
     /// Batches that were replayed.
     pub replayed: usize,
+    /// Batches that had been acknowledged and are on no disk at hand [I6].
+    pub gaps: Vec<RangeInclusive<u64>>,
     journal: Option<Arc<Journal>>,
     labels: Arc<PoolLabels>,
     tasks: Arc<dyn TaskHost>,
@@ -131,6 +160,15 @@ struct Parts {
     space: Arc<Space>,
     heat: Arc<Heat>,
     objects: Arc<ObjectStore>,
+}
+
+/// What opening came to: the part of [`OpenPool`] that differs from try to try.
+struct Opened {
+    parts: Parts,
+    namespace: Namespace,
+    journal: Option<Arc<Journal>>,
+    replayed: usize,
+    gaps: Vec<RangeInclusive<u64>>,
 }
 
 /// Opens the pool that these disks are.
@@ -146,18 +184,136 @@ pub fn open(
     };
     let reports = Arc::new(Reports::new());
     let assembled = assemble(&access, candidates, &options.assemble, reports.clone())?;
-    let writes = assembled.mode == Mode::ReadWrite;
-    let claim = if writes {
-        assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?
+    let (opened, read_only) = if assembled.mode == Mode::ReadWrite {
+        match open_to_write(&mut machine, &access, &assembled, &options) {
+            Ok(Some(opened)) => (opened, ReadOnly::No),
+            Ok(None) => {
+                open_to_read(&mut machine, &access, &assembled, &options, ReadOnly::LogLost)?
+            }
+            Err(error) => {
+                let loss = error.loss()?;
+                log::error!("more is lost than redundancy covers, only reading is left: {loss}");
+                open_to_read(&mut machine, &access, &assembled, &options, ReadOnly::Damaged)?
+            }
+        }
     } else {
-        assembled.labels.current()
+        let mode = ReadOnly::Mode(assembled.mode);
+        open_to_read(&mut machine, &access, &assembled, &options, mode)?
     };
-    let parts = parts(access, &assembled, claim.epoch, &mut machine.random);
+    Ok(OpenPool {
+        namespace: opened.namespace,
+        members: opened.parts.members,
+        space: opened.parts.space,
+        heat: opened.parts.heat,
+        reports,
+        label: assembled.label,
+        read_only,
+        missing: assembled.missing,
+        entries: assembled.root.members,
+        was_unclean: assembled.unclean,
+        replayed: opened.replayed,
+        gaps: opened.gaps,
+        journal: opened.journal,
+        labels: assembled.labels,
+        tasks: machine.tasks,
+    })
+}
+
+/// Steps 2 to 5. None if acknowledged batches are missing: nothing was written but the claim.
+fn open_to_write(
+    machine: &mut Machine,
+    access: &Access,
+    assembled: &Assembled,
+    options: &OpenOptions,
+) -> Result<Option<Opened>, OpenError> {
+    let claim = assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?;
     let root = &assembled.root;
+    let parts = parts(access, assembled, claim.epoch, machine, false);
+    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
+    if !log.is_sound(parts.members.parity(), &assembled.participants) {
+        return Ok(None);
+    }
+    let mut recovery = recovery(machine, &parts, root, options, false)?;
+    for index in 0..log.len() {
+        recovery.replay(log.lsn(index), &log.payload(index)?)?;
+    }
+    let (namespace, journal) = go_on(machine, &parts, assembled, recovery, &log.end, claim)?;
+    let (journal, gaps) = (Some(journal), Vec::new());
+    Ok(Some(Opened { parts, namespace, journal, replayed: log.len(), gaps }))
+}
+
+/// Step 3 without writing anything: of the newest root that still leads somewhere, everything that can
+/// be found [I6]. `why` says what keeps the pool from being written to; going back to an older root
+/// outweighs it. An error if no root leads anywhere: the index is lost.
+fn open_to_read(
+    machine: &mut Machine,
+    access: &Access,
+    assembled: &Assembled,
+    options: &OpenOptions,
+    why: ReadOnly,
+) -> Result<(Opened, ReadOnly), OpenError> {
+    let newest = &assembled.root;
+    let loss = match look_from(machine, access, assembled, options, newest) {
+        Ok(opened) => return Ok((opened, why)),
+        Err(error) => error.loss()?,
+    };
+    let name = |root: &Root| format!("checkpoint {} of epoch {}", root.sequence, root.epoch);
+    log::error!("{} is lost: {loss}", name(newest));
+    for root in older_roots(&assembled.roots, newest) {
+        match look_from(machine, access, assembled, options, root) {
+            Ok(opened) => {
+                log::error!("what is shown is as old as {}, and the log behind it", name(root));
+                return Ok((opened, ReadOnly::Damaged));
+            }
+            Err(error) => log::error!("{} is lost: {}", name(root), error.loss()?),
+        }
+    }
+    Err(OpenError::IndexLost(loss))
+}
+
+fn look_from(
+    machine: &mut Machine,
+    access: &Access,
+    assembled: &Assembled,
+    options: &OpenOptions,
+    root: &Root,
+) -> Result<Opened, OpenError> {
+    let epoch = assembled.labels.current().epoch;
+    let parts = parts(access, assembled, epoch, machine, true);
+    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
+    let mut recovery = recovery(machine, &parts, root, options, true)?;
+    for index in 0..log.len() {
+        let lsn = log.lsn(index);
+        match log.payload(index) {
+            Err(error) if error.is_loss() => log::error!("batch {lsn} is lost: {error}"),
+            payload => recovery.replay(lsn, &payload?)?,
+        }
+    }
+    let namespace = recovery.finish_read_only()?;
+    Ok(Opened { parts, namespace, journal: None, replayed: log.len(), gaps: log.gaps })
+}
+
+/// The roots before `newest`, each once, from new to old.
+fn older_roots<'a>(found: &'a [FoundRoot], newest: &Root) -> Vec<&'a Root> {
+    let key = |root: &Root| (root.epoch, root.sequence);
+    let mut roots: Vec<&Root> = found.iter().map(|found| &found.root).collect();
+    roots.retain(|root| key(root) < key(newest));
+    roots.sort_by_key(|root| std::cmp::Reverse(key(root)));
+    roots.dedup_by_key(|root| key(root));
+    roots
+}
+
+/// The root is loaded: a recovery that has replayed nothing yet.
+fn recovery(
+    machine: &mut Machine,
+    parts: &Parts,
+    root: &Root,
+    options: &OpenOptions,
+    read_only: bool,
+) -> Result<Recovery, OpenError> {
     let mut index_options = options.index.clone();
     index_options.seed = machine.random.next_u64();
-    let index =
-        load_root(&parts.objects, index_options, &root.manifest, &root.space, root.replay_lsn)?;
+    let index = load_root(&parts.objects, index_options, root, read_only)?;
     let fleet = Fleet {
         clock: machine.clock.clone(),
         wait: machine.wait.clone(),
@@ -168,41 +324,9 @@ pub fn open(
         redundancy: root.config.redundancy,
     };
     let mut namespace_options = options.namespace.clone();
-    namespace_options.read_only |= !writes;
+    namespace_options.read_only |= read_only;
     let chain = root.manifest.iter().chain(&root.space).map(|link| link.record.id).collect();
-    let mut recovery = Recovery::new(fleet, namespace_options, origin(root), chain);
-    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
-    for index in 0..log.len() {
-        recovery.replay(log.lsn(index), &log.payload(index)?)?;
-    }
-    let sound = log.is_sound(parts.members.parity(), &assembled.participants);
-    let read_only = match (writes, sound) {
-        (true, true) => ReadOnly::No,
-        (true, false) => ReadOnly::LogLost,
-        (false, _) => ReadOnly::Mode(assembled.mode),
-    };
-    let (namespace, journal) = if read_only == ReadOnly::No {
-        let (namespace, journal) = go_on(&machine, &parts, &assembled, recovery, &log.end, claim)?;
-        (namespace, Some(journal))
-    } else {
-        (recovery.finish_read_only()?, None)
-    };
-    Ok(OpenPool {
-        namespace,
-        members: parts.members,
-        space: parts.space,
-        heat: parts.heat,
-        reports,
-        label: assembled.label,
-        read_only,
-        missing: assembled.missing,
-        entries: assembled.root.members,
-        was_unclean: assembled.unclean,
-        replayed: log.len(),
-        journal,
-        labels: assembled.labels,
-        tasks: machine.tasks,
-    })
+    Ok(Recovery::new(fleet, namespace_options, origin(root), chain))
 }
 
 fn origin(root: &Root) -> Origin {
@@ -214,7 +338,13 @@ fn origin(root: &Root) -> Origin {
     }
 }
 
-fn parts(access: Access, assembled: &Assembled, epoch: Epoch, random: &mut Random) -> Parts {
+fn parts(
+    access: &Access,
+    assembled: &Assembled,
+    epoch: Epoch,
+    machine: &mut Machine,
+    read_only: bool,
+) -> Parts {
     let members = assembled.members.clone();
     let space = Arc::new(Space::new());
     for member in members.all() {
@@ -224,15 +354,15 @@ fn parts(access: Access, assembled: &Assembled, epoch: Epoch, random: &mut Rando
     let objects = Arc::new(ObjectStore::new(ObjectContext {
         clock: access.clock.clone(),
         wait: access.wait.clone(),
-        random: random.fork(),
+        random: machine.random.fork(),
         members: members.clone(),
         space: space.clone(),
         heat: heat.clone(),
         buffers: access.buffers.clone(),
         epoch,
-        read_only: assembled.mode != Mode::ReadWrite,
+        read_only,
     }));
-    Parts { access, members, space, heat, objects }
+    Parts { access: access.clone(), members, space, heat, objects }
 }
 
 /// Steps 4 and 5.

@@ -59,5 +59,6 @@ mod planted {
             println!("{bug:?}: found by seed {seed}: {why}\n");
             assert_eq!(try_it(&[], seed), Ok(()), "without the bug the same run is clean");
         }
+        println!("{0} of {0} planted bugs found", BUGS.len());
     }
 }

@@ -6,7 +6,7 @@
 //! found must be allowed by the model [I1, I2, I3], and recovering again must change nothing [I8].
 //! Now and then the run goes on from what was recovered.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use isotherm::base::Random;
@@ -60,6 +60,20 @@ impl Effort {
         Effort { recoveries: 2, interval_us: 3_000_000, go_on_one_in: 12, missing_max: 2 };
 }
 
+/// Crashes of this thread whose outcome was checked: power lost at some moment, the caches torn in
+/// some way, recovered, compared with the model.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Crashes {
+    /// Moments at which power was lost, recoveries under way included.
+    pub moments: u64,
+    /// Recoveries that were checked: each moment with its caches torn in several ways.
+    pub recoveries: u64,
+}
+
+std::thread_local! {
+    static CRASHES: Cell<Crashes> = const { Cell::new(Crashes { moments: 0, recoveries: 0 }) };
+}
+
 /// Runs `ops` on a new machine, losing power again and again.
 pub fn run<M: Machine>(seed: u64, ops: &[Op], effort: Effort) -> Result<(), Finding> {
     let random = Rc::new(RefCell::new(Random::new(seed ^ 0x00c0_ffee)));
@@ -102,6 +116,7 @@ fn examine<M: Machine>(
     effort: Effort,
 ) -> Result<Recovered<M>, Finding> {
     let mut last = None;
+    note_crashes(1, 0);
     for _ in 0..effort.recoveries.max(1) {
         let how = How {
             seed: random.next_u64(),
@@ -116,12 +131,21 @@ fn examine<M: Machine>(
     Ok(last.expect("it was recovered at least once"))
 }
 
+fn note_crashes(moments: u64, recoveries: u64) {
+    let so_far = CRASHES.get();
+    CRASHES.set(Crashes {
+        moments: so_far.moments + moments,
+        recoveries: so_far.recoveries + recoveries,
+    });
+}
+
 fn recover_and_check<M: Machine>(
     snapshot: &M::Snapshot,
     moment: &Moment,
     how: How,
 ) -> Result<Recovered<M>, Finding> {
     let told = |why: Finding| format!("after a crash, recovered with {how:?}:\n{why}");
+    note_crashes(0, 1);
     let mut target = M::recover(snapshot, how).map_err(told)?;
     target.set_now(moment.now);
     let dump = Dump::take(&mut target).map_err(told)?;
@@ -143,6 +167,7 @@ fn check_again<M: Machine>(
     recovered.target.snapshot_in(0);
     recovered.target.pass(1);
     let after = recovered.target.taken();
+    note_crashes(during.len() as u64 + after.len() as u64, 0);
     let found = Moment {
         pool: &recovered.pool,
         floor: &recovered.pool.floor(),
@@ -164,17 +189,39 @@ mod tests {
     use super::*;
     use crate::machine::{Engine, SHAPE};
     use crate::ops::{Mix, generate};
-    use crate::runs::{run_minimised, with_seeds};
+    use crate::runs::{guarded, number, run_minimised, with_seeds};
     use crate::shelf::Shape;
 
+    /// Seeds of the short form, and the crashes that it has at the least.
+    const SEEDS: u64 = 6;
+    const CRASHES_MIN: u64 = 100;
+
+    fn life(seed: u64) -> Result<(), Finding> {
+        SHAPE.set([Shape::WIDE, Shape::SPARE, Shape::MIRROR][seed as usize % 3]);
+        let ops = generate(&mut Random::new(seed), 120, Mix::SMALL);
+        run_minimised(&ops, |ops| run::<Engine>(seed, ops, Effort::USUAL))
+    }
+
     /// The whole-engine crash property: whatever was promised survives, and nothing else appears.
+    /// With `ISOTHERM_CRASHES`, goes on until power was lost at so many moments.
     #[test]
     fn what_survives_is_what_was_promised() {
-        with_seeds(6, |seed| {
-            SHAPE.set([Shape::WIDE, Shape::SPARE, Shape::MIRROR][seed as usize % 3]);
-            let ops = generate(&mut Random::new(seed), 120, Mix::SMALL);
-            run_minimised(&ops, |ops| run::<Engine>(seed, ops, Effort::USUAL))
-        });
+        CRASHES.take();
+        let mut seeds = SEEDS;
+        let all = with_seeds(seeds, life);
+        let least = number("ISOTHERM_CRASHES").unwrap_or(CRASHES_MIN);
+        while all && number("ISOTHERM_CRASHES").is_some() && CRASHES.get().moments < least {
+            seeds += 1;
+            if let Err(why) = guarded(|| life(seeds)) {
+                panic!("ISOTHERM_SEED={seeds} finds:\n{why}");
+            }
+        }
+        let Crashes { moments, recoveries } = CRASHES.get();
+        println!(
+            "{moments} simulated crashes, each recovered and checked, {recoveries} times in all; \
+             0 faults"
+        );
+        assert!(!all || moments >= least, "only {moments} of {least} crashes");
     }
 
     /// The same with files beyond three objects.

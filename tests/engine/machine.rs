@@ -116,8 +116,17 @@ impl SimPool {
         Ok(shelf)
     }
 
-    /// Opens the pool on a shelf, as `isotherm mount` would.
+    /// Opens the pool on a shelf for reading and writing; anything less is a finding.
     pub fn open(shelf: Shelf) -> Result<Engine, Finding> {
+        let engine = SimPool::open_somehow(shelf)?;
+        match engine.ground.pool.as_ref().map(|pool| pool.read_only) {
+            Some(ReadOnly::No) => Ok(engine),
+            other => Err(format!("opened read-only: {other:?}")),
+        }
+    }
+
+    /// Opens the pool on a shelf, as `isotherm mount` would, for writing or not.
+    pub fn open_somehow(shelf: Shelf) -> Result<Engine, Finding> {
         let clock = SetClock::new(&shelf.world);
         let (rooms, access) = SimPool::rooms(&shelf, &clock);
         let mut ground = SimPool { shelf, clock, pool: None };
@@ -145,9 +154,6 @@ impl SimPool {
         options.index.level_bytes = 256 * KIB;
         options.index.cache_bytes = MIB;
         let pool = open(rooms, candidates, options).map_err(|error| format!("open: {error}"))?;
-        if pool.read_only != ReadOnly::No {
-            return Err(format!("opened read-only: {:?}", pool.read_only));
-        }
         let namespace = pool.namespace.clone();
         ground.pool = Some(pool);
         Ok(FileSystemTarget::new(Arc::new(namespace), ground))

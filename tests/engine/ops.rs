@@ -312,7 +312,7 @@ fn write(random: &mut Random, mix: Mix) -> Op {
 }
 
 fn mishap(random: &mut Random) -> Mishap {
-    match random.below(12) {
+    match random.below(13) {
         0 => Mishap::Slow(2 + random.below(30) as u32),
         1 => Mishap::Hang,
         2 => Mishap::HangFlush,
@@ -321,6 +321,7 @@ fn mishap(random: &mut Random) -> Mishap {
         5 => Mishap::Misdirect(random.below(2000) as i32 - 1000),
         6 => Mishap::Rot(1 + random.below(5000) as u32),
         7 => Mishap::BadRange(random.below(64) as u32),
+        8 => Mishap::LieAboutFlush,
         _ => Mishap::Heal,
     }
 }

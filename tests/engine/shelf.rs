@@ -51,6 +51,8 @@ pub enum Mishap {
     HangFlush,
     /// The cable is pulled.
     Detach,
+    /// Flushes and durable writes are answered, and nothing becomes durable.
+    LieAboutFlush,
     /// The next so many writes never happen.
     LoseWrites(u32),
     /// The next write lands elsewhere.
@@ -234,6 +236,7 @@ impl Shelf {
             Mishap::Hang => disk.set_hang(true),
             Mishap::HangFlush => disk.set_hang_flush(true),
             Mishap::Detach => disk.detach(),
+            Mishap::LieAboutFlush => disk.set_flush_lies(true),
             Mishap::LoseWrites(count) => disk.lose_writes(u64::from(count)),
             Mishap::Misdirect(pages) => disk.misdirect_next_write(i64::from(pages) * 4096),
             Mishap::Rot(count) => {
@@ -250,10 +253,16 @@ impl Shelf {
                 disk.set_slow(1.0);
                 disk.set_hang(false);
                 disk.set_hang_flush(false);
+                disk.set_flush_lies(false);
                 disk.clear_bad_ranges();
                 disk.lose_writes(0);
             }
         }
+    }
+
+    /// From now on these disks lie about flushes, though they may be more than redundancy covers.
+    pub fn lie(&self, disks: &[usize]) {
+        disks.iter().for_each(|at| self.disks[at].set_flush_lies(true));
     }
 
     /// Everything on all disks that certainly survives, as one number: for telling two runs apart.

@@ -167,7 +167,7 @@ pool_mount_foreground() {
   remember_mount
   local waited=0
   # A dead mount point is still a mount point: this daemon must answer for it.
-  until "$ISOTHERM" status --json "$WORK/mount" 2>/dev/null | grep "\"pid\": $DAEMON," >/dev/null; do
+  until daemon_answers; do
     if ! kill -0 "$DAEMON" 2>/dev/null || [ "$waited" -ge 600 ]; then
       say "the daemon did not mount: $(tail -n 3 "$WORK/daemon.log" | tr '\n' ' ')"
       return 1
@@ -175,6 +175,13 @@ pool_mount_foreground() {
     sleep 0.05
     waited=$((waited + 1))
   done
+}
+
+# Status ends with 1 if the pool is degraded: what it says counts here, not how it ends.
+daemon_answers() {
+  local status
+  status=$("$ISOTHERM" status --json "$WORK/mount" 2>/dev/null) || true
+  grep -q "\"pid\": $DAEMON," <<<"$status"
 }
 
 pool_umount() {
