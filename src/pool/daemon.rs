@@ -7,26 +7,24 @@
 //! 4. Whoever started us is told, and requests are served until the file system is unmounted.
 //! 5. The pool is closed; only then those who wait at the admin socket are told [R27].
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::assemble::AssembleError;
+use super::events::{EventLog, Reporter};
+use super::face::Face;
 use super::host::{FoundDisk, Host};
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
-use crate::base::sync::{Arc, Mutex};
-use crate::base::{Clock, Event, KIB, Pace, PoolUuid, Task};
-use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server};
-use crate::fleet::disk::Identity;
+use crate::base::sync::Arc;
+use crate::base::{Event, PoolUuid};
+use crate::control::{PoolStatus, Server};
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::{Member, MemberState, Members, Report, Reports};
-use crate::format::MemberEntry;
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
-use crate::namespace::{Caller, Namespace, NamespaceError};
+use crate::namespace::{Caller, NamespaceError};
 
 /// What to mount, where, and how.
 #[derive(Clone, Debug)]
@@ -54,8 +52,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a disk may still be held by a daemon that has just ended: the kernel lets go of an
 /// io_uring's files a moment after its process.
 const RELEASE_WAIT: Duration = Duration::from_secs(3);
-/// Events kept for status.
-const EVENTS_MAX: usize = 64;
 
 /// Why a pool is not mounted.
 #[derive(Debug, thiserror::Error)]
@@ -102,239 +98,6 @@ pub enum DaemonError {
     /// Closing failed: the pool is not clean, what was synced is safe.
     #[error("the pool could not be closed cleanly: {0}")]
     Close(NamespaceError),
-}
-
-/// The last things that happened.
-#[derive(Default)]
-struct EventLog {
-    lines: Mutex<VecDeque<String>>,
-}
-
-impl EventLog {
-    fn push(&self, line: String) {
-        let mut lines = self.lines.lock();
-        if lines.len() == EVENTS_MAX {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-}
-
-/// What the admin socket may see of the pool.
-struct Face {
-    namespace: Namespace,
-    members: Arc<Members>,
-    entries: Vec<MemberEntry>,
-    space: Arc<crate::fleet::Space>,
-    heat: Arc<crate::fleet::Heat>,
-    name: String,
-    uuid: PoolUuid,
-    mountpoint: PathBuf,
-    read_only: ReadOnly,
-    log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
-    events: Arc<EventLog>,
-}
-
-impl Face {
-    fn disk(&self, member: &Member) -> DiskStatus {
-        let room = self.space.room(member.index).unwrap_or_default();
-        let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
-        // Of a disk that is not here the root knows what to look for.
-        let entry = self.entries.iter().find(|entry| entry.index == member.index);
-        let identity = identity.unwrap_or_else(|| Identity {
-            serial: entry.map(|entry| entry.serial.clone()).unwrap_or_default(),
-            ..Identity::default()
-        });
-        let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
-        let state = match member.state {
-            MemberState::Active => "active",
-            MemberState::Failed => "failed",
-            MemberState::Missing => "missing",
-        };
-        let wait = match member.state {
-            MemberState::Active => self.heat.wait(member.index, 64 * KIB),
-            MemberState::Failed | MemberState::Missing => Duration::ZERO,
-        };
-        DiskStatus {
-            index: member.index.0,
-            uuid: member.uuid.to_string(),
-            path: identity.path,
-            by_id: identity.by_id,
-            model: identity.model,
-            serial: identity.serial,
-            state: state.to_string(),
-            bytes: entry.map_or(member.layout.disk_bytes, |entry| entry.bytes),
-            used_bytes: room.used.bytes(),
-            errors: counters.errors,
-            wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
-            read_bytes: counters.read_bytes,
-            written_bytes: counters.written_bytes,
-        }
-    }
-}
-
-impl Controlled for Face {
-    fn status(&self) -> PoolStatus {
-        let disks: Vec<DiskStatus> =
-            self.members.all().iter().map(|member| self.disk(member)).collect();
-        let progress = self.namespace.progress();
-        let room = self.namespace.statfs();
-        let (log_percent, suspended) = (self.log)();
-        let out = disks.iter().filter(|disk| disk.state != "active").count();
-        let health = if progress.failed {
-            Health::Failed
-        } else if suspended {
-            Health::Suspended
-        } else if self.read_only != ReadOnly::No {
-            Health::ReadOnly
-        } else if out > 0 {
-            Health::Degraded
-        } else {
-            Health::Healthy
-        };
-        PoolStatus {
-            name: self.name.clone(),
-            uuid: self.uuid.to_string(),
-            health,
-            mountpoint: self.mountpoint.display().to_string(),
-            pid: std::process::id(),
-            redundancy: self.members.redundancy().to_string(),
-            total_bytes: room.total_bytes,
-            free_bytes: room.free_bytes,
-            inodes: progress.inodes,
-            dirty_bytes: progress.dirty_bytes,
-            log_percent,
-            advice: advice(health, &disks, self.members.parity()),
-            disks,
-            events: self.events.lines.lock().iter().cloned().collect(),
-        }
-    }
-
-    fn sync(&self) -> Result<(), String> {
-        self.namespace.sync().map_err(|error| error.to_string())
-    }
-}
-
-/// What to do next, in plain words.
-fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let out: Vec<&DiskStatus> = disks.iter().filter(|disk| disk.state != "active").collect();
-    match health {
-        Health::Failed => lines.push(
-            "the log could not be written; what was synced before is safe: unmount, check the \
-             disks' cables and power, mount again"
-                .to_string(),
-        ),
-        Health::Suspended => lines.push(
-            "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
-        ),
-        Health::ReadOnly => lines.push(
-            "mounted read-only: bring missing disks back and mount again (-o degraded writes to a \
-             pool whose missing half cannot be in use elsewhere)"
-                .to_string(),
-        ),
-        Health::Healthy | Health::Degraded => {}
-    }
-    if !out.is_empty() {
-        let left = parity.saturating_sub(out.len());
-        let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
-        lines.push(format!(
-            "{} of {} disks do not take part: {}; {left} more may fail. Bring them back, or wipe and \
-             replace them",
-            out.len(),
-            disks.len(),
-            names.join(", ")
-        ));
-    }
-    lines
-}
-
-fn name_of(disk: &DiskStatus) -> String {
-    let serial =
-        if disk.serial.is_empty() { String::new() } else { format!("serial {}", disk.serial) };
-    let name =
-        [&disk.by_id, &serial, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
-    let name = name.cloned().unwrap_or_default();
-    format!("disk {} ({name}, {})", disk.index, disk.state)
-}
-
-/// Takes reports from the fleet: logs each, keeps it for status, and runs the administrator's command.
-struct Reporter {
-    clock: Arc<dyn Clock>,
-    reports: Arc<Reports>,
-    members: Arc<Members>,
-    events: Arc<EventLog>,
-    pool: String,
-    on_event: Option<String>,
-}
-
-impl Task for Reporter {
-    fn name(&self) -> &'static str {
-        "reporter"
-    }
-
-    fn event(&self) -> Arc<Event> {
-        self.reports.event()
-    }
-
-    fn step(&mut self) -> Pace {
-        let Some(report) = self.reports.pop() else { return Pace::Idle(None) };
-        let name = |disk| {
-            let member = self.members.all().into_iter().find(|member| member.index == disk);
-            let identity = member.and_then(|member| Some(member.handle?.identity().clone()));
-            match identity {
-                Some(identity) if !identity.by_id.is_empty() => {
-                    format!("disk {disk} ({}, {})", identity.path, identity.by_id)
-                }
-                Some(identity) => format!("disk {disk} ({})", identity.path),
-                None => format!("disk {disk}"),
-            }
-        };
-        let (line, serious) = match report {
-            Report::DiskFailed { disk, why } => {
-                (format!("{} is not used any more: {why}", name(disk)), true)
-            }
-            Report::DiskLate { disk } => (format!("{} answers late", name(disk)), false),
-            Report::BadShard { object, shard, disk, repaired } => {
-                let what = if repaired { "was rewritten" } else { "is read from others" };
-                (format!("a bad shard {shard} of object {object} on {} {what}", name(disk)), false)
-            }
-            Report::ShortObject { object } => {
-                (format!("object {object} was written with less than full margin"), false)
-            }
-            Report::Suspended => {
-                ("too few disks take writes: writers wait, nothing is lost".to_string(), true)
-            }
-            Report::Resumed => ("writing goes on".to_string(), true),
-            Report::Unreadable { object } => {
-                (format!("object {object} is lost: too few good shards"), true)
-            }
-        };
-        if serious {
-            log::error!("pool {}: {line}", self.pool);
-        } else {
-            log::warn!("pool {}: {line}", self.pool);
-        }
-        self.events.push(format!("{} {line}", self.clock.wall()));
-        if serious && let Some(command) = &self.on_event {
-            run_command(command, &self.pool, &line);
-        }
-        Pace::Again
-    }
-}
-
-/// Runs the administrator's command; not waited for, that it cannot be run is logged.
-fn run_command(command: &str, pool: &str, line: &str) {
-    // The shell that we wait for leaves it to init, so that nothing is left to be reaped.
-    let started = std::process::Command::new("/bin/sh")
-        .args(["-c", "eval \"$1\" &", "isotherm", command])
-        .env("ISOTHERM_POOL", pool)
-        .env("ISOTHERM_EVENT", line)
-        .stdin(std::process::Stdio::null())
-        .status();
-    if let Err(error) = started {
-        log::error!("the command for events could not be run: {error}");
-    }
 }
 
 /// Mounts, serves, and closes. `ready` is called once the mount works.

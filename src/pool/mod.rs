@@ -4,6 +4,8 @@
 pub mod assemble;
 pub mod create;
 pub mod daemon;
+mod events;
+mod face;
 pub mod host;
 pub mod inspect;
 pub mod labels;
