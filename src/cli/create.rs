@@ -74,26 +74,32 @@ fn mount_words(arguments: &Create, disks: &[PlannedDisk]) -> String {
 
 /// [I9] Names all that is in the way, not only the first.
 fn refuse_foreign(disks: &[PlannedDisk], force: bool) -> Result<(), String> {
-    let found: Vec<String> = disks
-        .iter()
-        .filter(|disk| !disk.foreign.is_empty())
-        .map(|disk| format!("  {}: {}", disk.path, disk.foreign.join(", ")))
-        .collect();
-    if force || found.is_empty() {
+    let named = |of: fn(&PlannedDisk) -> &Vec<String>| {
+        let found = disks.iter().filter(|disk| !of(disk).is_empty());
+        let lines = found.map(|disk| format!("\n  {}: {}", disk.path, of(disk).join(", ")));
+        lines.collect::<String>()
+    };
+    let used = named(|disk| &disk.used);
+    if !used.is_empty() {
+        return Err(format!(
+            "these disks are in use:{used}\nnothing was written; end what uses them first (--force does \
+             not override that)"
+        ));
+    }
+    let foreign = named(|disk| &disk.foreign);
+    if force || foreign.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "these disks are not blank:\n{}\nnothing was written; --force overwrites what is on them (not \
-         what is in use)",
-        found.join("\n")
+        "these disks are not blank:{foreign}\nnothing was written; --force overwrites what is on them"
     ))
 }
 
 fn show_disks(disks: &[PlannedDisk]) -> String {
     let mut table = Table::new(&["DISK", "SIZE", "MODEL", "SERIAL", "ON IT"]);
     for disk in disks {
-        let on_it =
-            if disk.foreign.is_empty() { "nothing".to_string() } else { disk.foreign.join(", ") };
+        let on_it: Vec<String> = disk.used.iter().chain(&disk.foreign).cloned().collect();
+        let on_it = if on_it.is_empty() { "nothing".to_string() } else { on_it.join(", ") };
         table.row(vec![
             disk.path.clone(),
             size(disk.bytes),
@@ -187,15 +193,17 @@ mod tests {
             serial: String::new(),
             bytes: 1 << 30,
             data_bytes: 1 << 29,
+            used: Vec::new(),
             foreign: foreign.iter().map(|what| what.to_string()).collect(),
         };
-        let disks =
-            [disk("/dev/sda", &["XFS filesystem"]), disk("b", &[]), disk("c", &["mounted at /"])];
+        let mut disks =
+            [disk("/dev/sda", &["XFS filesystem"]), disk("b", &[]), disk("c", &["LUKS"])];
         let refusal = refuse_foreign(&disks, false).expect_err("two are not blank");
-        assert!(
-            refusal.contains("/dev/sda: XFS filesystem") && refusal.contains("c: mounted at /")
-        );
+        assert!(refusal.contains("/dev/sda: XFS filesystem") && refusal.contains("c: LUKS"));
         assert!(refuse_foreign(&disks, true).is_ok());
         assert!(show_disks(&disks).contains("nothing"));
+        disks[1].used.push("mounted at /".to_string());
+        let refusal = refuse_foreign(&disks, true).expect_err("in use, force or not");
+        assert!(refusal.contains("b: mounted at /") && !refusal.contains("XFS"), "{refusal}");
     }
 }

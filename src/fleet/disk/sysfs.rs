@@ -79,6 +79,27 @@ impl Tree {
         names
     }
 
+    /// A process other than `but` that has `file` open, in words.
+    pub fn opened_by(&self, file: &Path, but: u32) -> Option<String> {
+        let numbers = |path: PathBuf| {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+            entries.filter_map(number).collect::<Vec<u32>>()
+        };
+        let has_it = |pid: &u32| {
+            let threads = self.path(&format!("proc/{pid}/task"));
+            numbers(threads.clone()).into_iter().any(|thread| {
+                let open = fs::read_dir(threads.join(format!("{thread}/fd")));
+                let open = open.into_iter().flatten().flatten();
+                open.into_iter()
+                    .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file))
+            })
+        };
+        let pid = numbers(self.path("proc")).into_iter().filter(|&pid| pid != but).find(has_it)?;
+        let name = self.lines(&format!("proc/{pid}/comm")).into_iter().next().unwrap_or_default();
+        Some(format!("{name} (process {pid})"))
+    }
+
     /// The best name of `node` under /dev/disk/by-id, empty if none: that of the model and serial
     /// number first, a world wide name last.
     pub fn by_id(&self, node: &str) -> String {
@@ -320,6 +341,11 @@ pub(super) enum Below {
 /// Whether the block device with this number makes durable writes durable by itself.
 pub(super) fn has_durable_writes(rdev: u64) -> bool {
     Tree::machine().device(rdev).is_some_and(|device| device.has_durable_writes())
+}
+
+/// Whether a loop device lies over this file, whose path has no links in it.
+pub(super) fn has_loop_device(file: &Path) -> bool {
+    !Tree::machine().loops_over(file).is_empty()
 }
 
 #[cfg(test)]

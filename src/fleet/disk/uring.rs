@@ -341,6 +341,11 @@ impl Opening {
             return Err(ProbeError::NotADisk { path: path() });
         }
         if identity.is_file && !self.read_only {
+            // [I9] Whoever uses the loop device over it does not see the lock.
+            let canonical = std::fs::canonicalize(&self.path).unwrap_or(self.path.clone());
+            if sysfs::has_loop_device(&canonical) {
+                return Err(ProbeError::InUse { path: path() });
+            }
             // SAFETY: flock takes no pointers; the descriptor is open.
             if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
                 return Err(self.error("lock", Errno(last_errno())));
