@@ -12,16 +12,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::assemble::AssembleError;
-use super::events::{EventLog, Reporter};
+use super::events::{Reporter, Teller};
 use super::face::Face;
 use super::host::{FoundDisk, Host};
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
+use super::plan::use_in_words;
+use super::returned::{Lookout, Sightings};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::Arc;
 use crate::base::{Event, PoolUuid};
 use crate::control::{PoolStatus, Server};
 use crate::fleet::disk::error::ProbeError;
+use crate::fleet::disk::probe::uses;
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
 use crate::namespace::{Caller, NamespaceError};
@@ -78,6 +81,14 @@ pub enum DaemonError {
         /// By whom.
         pid: u32,
     },
+    /// Somebody has a disk of it [R7, R24].
+    #[error("{path} is in use: {by}; end that first")]
+    InUse {
+        /// Which disk.
+        path: String,
+        /// By whom, in words.
+        by: String,
+    },
     /// A disk cannot be used.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -106,7 +117,8 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
     let found = find_members(host, &options)?;
     let candidates = open_candidates(host, &found, options.open.assemble.read_only)?;
     let pool = host.open_pool(candidates, options.open.clone())?;
-    report_opening(&pool);
+    let teller = Teller::new(host.clock(), &pool.label.pool_name, options.on_event.clone());
+    teller.tell_opening(&pool);
     let mut mount_options = options.mount.clone();
     mount_options.source = pool.label.pool_name.clone();
     mount_options.read_only |= pool.read_only != ReadOnly::No;
@@ -118,7 +130,7 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
             return Err(error.into());
         }
     };
-    let server = start_control(host, &pool, mount.mountpoint(), &options)?;
+    let server = start_control(host, &pool, mount.mountpoint(), teller, options.devices.clone())?;
     stop_on_signals(host, mount.mountpoint());
     ready();
     let served = mount.serve();
@@ -129,23 +141,6 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
     });
     served.map_err(|source| DaemonError::Io { what: "serving the mount", source })?;
     closed.map_err(DaemonError::Close)
-}
-
-fn report_opening(pool: &OpenPool) {
-    let name = &pool.label.pool_name;
-    if pool.was_unclean {
-        log::info!("pool {name} was not closed: {} batches were replayed", pool.replayed);
-    }
-    for disk in &pool.missing {
-        log::warn!("pool {name}: disk {disk} is missing");
-    }
-    match pool.read_only {
-        ReadOnly::No => {}
-        ReadOnly::Mode(mode) => log::warn!("pool {name} is read-only: {mode:?}"),
-        ReadOnly::LogLost => log::error!(
-            "pool {name} is read-only: acknowledged batches are missing from the log on every copy"
-        ),
-    }
 }
 
 /// The directory of sockets; nobody else's, and nobody else may look in.
@@ -168,17 +163,21 @@ fn start_control(
     host: &Host,
     pool: &OpenPool,
     mountpoint: &Path,
-    options: &DaemonOptions,
+    teller: Teller,
+    devices: Vec<PathBuf>,
 ) -> Result<Server, DaemonError> {
-    let events = Arc::new(EventLog::default());
-    host.threads().run(Box::new(Reporter {
-        clock: host.clock(),
-        reports: pool.reports.clone(),
-        members: pool.members.clone(),
-        events: events.clone(),
-        pool: pool.label.pool_name.clone(),
-        on_event: options.on_event.clone(),
-    }));
+    let events = teller.events();
+    let (reports, members) = (pool.reports.clone(), pool.members.clone());
+    let sightings = Arc::new(Sightings::default());
+    Lookout {
+        host: host.clone(),
+        members: members.clone(),
+        devices,
+        sightings: sightings.clone(),
+        teller: teller.clone(),
+    }
+    .start();
+    host.threads().run(Box::new(Reporter { reports, members, teller }));
     let face = Face {
         namespace: pool.namespace.clone(),
         members: pool.members.clone(),
@@ -191,11 +190,20 @@ fn start_control(
         read_only: pool.read_only,
         log: pool.log_state(),
         events,
+        sightings,
     };
+    let pid = std::process::id();
+    let about = PoolStatus::no_daemon(
+        &pool.label.pool_name,
+        &mountpoint.display().to_string(),
+        pid,
+        format!("process {pid} does not answer: look at it, and at the disks it waits for"),
+    );
     let threads = host.threads();
     Server::start(
         &make_run_directory()?.join(format!("{}.sock", pool.uuid())),
         Arc::new(face),
+        &about,
         host.wait(),
         host.clock(),
         Arc::new(move |name, body| threads.spawn(name, body)),
@@ -259,6 +267,7 @@ pub fn clear_dead_mount(mountpoint: &Path) -> bool {
 /// Step 1.
 fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, DaemonError> {
     let until = host.clock().now() + options.members_wait;
+    let mut told = false;
     loop {
         let paths = match options.devices.is_empty() {
             true => host.block_devices(),
@@ -279,9 +288,26 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, 
             }
             return Ok(found);
         }
+        if !told {
+            told = true;
+            tell_waiting(&found, options);
+        }
         let look = host.clock().now() + LOOK;
         host.wait().until(&Event::new(), Some(look), &mut || false);
     }
+}
+
+fn tell_waiting(found: &[FoundDisk], options: &DaemonOptions) {
+    let seconds = options.members_wait.as_secs();
+    let what = match (found.first(), &options.pool) {
+        (Some(disk), _) => {
+            let (name, all) = (&disk.label.pool_name, disk.label.member_count);
+            format!("{} of {all} disks of pool {name} are here", found.len())
+        }
+        (None, Some(pool)) => format!("no disk of a pool \"{pool}\" is here"),
+        (None, None) => "none of these is a disk of a pool".to_string(),
+    };
+    log::info!("{what}: waiting up to {seconds} s for members (-o wait=SECONDS)");
 }
 
 /// The disks of the pool that is asked for.
@@ -300,14 +326,21 @@ fn select(found: Vec<FoundDisk>, options: &DaemonOptions) -> Result<Vec<FoundDis
             pools.iter().map(|(uuid, name)| format!("{name} ({uuid})")).collect();
         return Err(DaemonError::Ambiguous { pools: names.join(", ") });
     }
-    if let Some((uuid, _)) = pools.first()
-        && let Some(running) =
-            running_pools().into_iter().find(|pool| pool.status.uuid == uuid.to_string())
-    {
-        let PoolStatus { name, mountpoint, pid, .. } = running.status;
-        return Err(DaemonError::Mounted { name, mountpoint, pid });
+    match pools.first() {
+        Some((uuid, _)) => refuse_running(*uuid).map(|()| found),
+        None => Ok(found),
     }
-    Ok(found)
+}
+
+fn refuse_running(pool: PoolUuid) -> Result<(), DaemonError> {
+    let mut running = running_pools().into_iter();
+    match running.find(|running| running.status.uuid == pool.to_string()) {
+        None => Ok(()),
+        Some(running) => {
+            let PoolStatus { name, mountpoint, pid, .. } = running.status;
+            Err(DaemonError::Mounted { name, mountpoint, pid })
+        }
+    }
 }
 
 fn open_candidates(
@@ -322,9 +355,21 @@ fn open_candidates(
                 let look = host.clock().now() + LOOK / 5;
                 host.wait().until(&Event::new(), Some(look), &mut || false);
             }
+            Err(ProbeError::InUse { path }) => return Err(who_has(found, path)),
             other => return Ok(other?),
         }
     }
+}
+
+/// Another daemon that has begun since we looked, or whoever else has the disk at `path`.
+fn who_has(found: &[FoundDisk], path: String) -> DaemonError {
+    let mounted = found.first().map(|disk| refuse_running(disk.label.pool));
+    if let Some(Err(mounted)) = mounted {
+        return mounted;
+    }
+    let uses = uses(Path::new(&path)).unwrap_or_default();
+    let by = uses.first().map(|used| use_in_words(used, Path::new(&path)));
+    DaemonError::InUse { path, by: by.unwrap_or_else(|| "another mount or program".to_string()) }
 }
 
 /// Whether the error means that `--force` or another option could help: for the command line's hint.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::events::EventLog;
 use super::open::ReadOnly;
+use super::returned::Sightings;
 use crate::base::sync::Arc;
 use crate::base::{KIB, PoolUuid};
 use crate::control::{Controlled, DiskStatus, Health, PoolStatus};
@@ -26,6 +27,7 @@ pub(super) struct Face {
     pub(super) read_only: ReadOnly,
     pub(super) log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
     pub(super) events: Arc<EventLog>,
+    pub(super) sightings: Arc<Sightings>,
 }
 
 impl Face {
@@ -56,6 +58,7 @@ impl Face {
             model: identity.model,
             serial: identity.serial,
             state: state.to_string(),
+            seen_at: self.sightings.of(member),
             bytes: entry.map_or(member.layout.disk_bytes, |entry| entry.bytes),
             used_bytes: room.used.bytes(),
             errors: counters.errors,
@@ -78,29 +81,32 @@ impl Controlled for Face {
             Health::Failed
         } else if suspended {
             Health::Suspended
-        } else if self.read_only != ReadOnly::No {
+        } else if self.read_only.is_trouble() {
             Health::ReadOnly
         } else if out > 0 {
             Health::Degraded
         } else {
             Health::Healthy
         };
-        PoolStatus {
+        let mut status = PoolStatus {
             name: self.name.clone(),
             uuid: self.uuid.to_string(),
             health,
             mountpoint: self.mountpoint.display().to_string(),
             pid: std::process::id(),
+            read_only: self.read_only.words().unwrap_or_default().to_string(),
             redundancy: self.members.redundancy().to_string(),
             total_bytes: room.total_bytes,
             free_bytes: room.free_bytes,
             inodes: progress.inodes,
             dirty_bytes: progress.dirty_bytes,
             log_percent,
-            advice: advice(health, &disks, self.members.parity()),
+            advice: Vec::new(),
             disks,
-            events: self.events.lines.lock().iter().cloned().collect(),
-        }
+            events: self.events.lines(),
+        };
+        status.advice = advice(&status, self.members.parity());
+        status
     }
 
     fn sync(&self) -> Result<(), String> {
@@ -109,36 +115,53 @@ impl Controlled for Face {
 }
 
 /// What to do next, in plain words.
-fn advice(health: Health, disks: &[DiskStatus], parity: usize) -> Vec<String> {
+fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    let out: Vec<&DiskStatus> = disks.iter().filter(|disk| disk.state != "active").collect();
-    match health {
-        Health::Failed => lines.push(
-            "the log could not be written; what was synced before is safe: unmount, check the \
-             disks' cables and power, mount again"
-                .to_string(),
-        ),
+    let again = format!(
+        "isotherm umount {mountpoint}, then mount {name} there again",
+        mountpoint = pool.mountpoint,
+        name = pool.name
+    );
+    match pool.health {
+        Health::Failed => lines.push(format!(
+            "the log could not be written; what was synced before is safe: check the disks' cables and \
+             power, then {again}"
+        )),
         Health::Suspended => lines.push(
             "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
         ),
-        Health::ReadOnly => lines.push(
-            "mounted read-only: bring missing disks back and mount again (-o degraded writes to a \
-             pool whose missing half cannot be in use elsewhere)"
-                .to_string(),
+        Health::ReadOnly => lines.push(format!("read-only: {}", pool.read_only)),
+        Health::Healthy | Health::Degraded | Health::NoDaemon => {}
+    }
+    let out: Vec<&DiskStatus> = pool.disks.iter().filter(|disk| disk.state != "active").collect();
+    if out.is_empty() {
+        return lines;
+    }
+    let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
+    let verb = if out.len() == 1 { "does" } else { "do" };
+    let margin = match parity.saturating_sub(out.len()) {
+        0 => "NO other disk may fail: copy what matters elsewhere".to_string(),
+        1 => "1 more may fail".to_string(),
+        more => format!("{more} more may fail"),
+    };
+    let all = pool.disks.len();
+    lines.push(format!(
+        "{} of {all} disks {verb} not take part: {}; {margin}",
+        out.len(),
+        names.join(", ")
+    ));
+    let seen: Vec<String> = (out.iter().filter(|disk| !disk.seen_at.is_empty()))
+        .map(|disk| match disk.state.as_str() {
+            "missing" => format!("disk {} is there now, as {}", disk.index, disk.seen_at),
+            _ => format!("disk {} answers, as {}: look why it failed", disk.index, disk.seen_at),
+        })
+        .collect();
+    lines.push(match seen.is_empty() {
+        false => format!("{}; to take it back: {again}", seen.join("; ")),
+        true => format!(
+            "look at cables and power; a disk that is back is taken with the next mount: {again}"
         ),
-        Health::Healthy | Health::Degraded => {}
-    }
-    if !out.is_empty() {
-        let left = parity.saturating_sub(out.len());
-        let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
-        lines.push(format!(
-            "{} of {} disks do not take part: {}; {left} more may fail. Bring them back, or wipe and \
-             replace them",
-            out.len(),
-            disks.len(),
-            names.join(", ")
-        ));
-    }
+    });
     lines
 }
 

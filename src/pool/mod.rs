@@ -12,6 +12,7 @@ pub mod labels;
 pub mod mounting;
 pub mod open;
 pub mod plan;
+mod returned;
 mod root_keeper;
 pub mod simulated;
 pub mod threads;

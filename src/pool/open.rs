@@ -82,6 +82,20 @@ pub enum OpenError {
     /// What they say makes no sense.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
+    /// More members are missing than the redundancy covers, and what is there is not enough to read the
+    /// index [I6].
+    #[error(
+        "only {here} of {all} disks of the pool are at hand, and its index cannot be read from them; \
+         bring more of them back (isotherm list shows which pools are here): {why}"
+    )]
+    TooFewMembers {
+        /// Members at hand.
+        here: usize,
+        /// Members in all.
+        all: usize,
+        /// What could not be read.
+        why: String,
+    },
 }
 
 /// Why a pool that was asked for read-write is read-only.
@@ -93,6 +107,31 @@ pub enum ReadOnly {
     Mode(Mode),
     /// Acknowledged batches are missing from the log on every copy [I6].
     LogLost,
+}
+
+impl ReadOnly {
+    /// Why, for people; None if it is not.
+    pub fn words(self) -> Option<&'static str> {
+        match self {
+            ReadOnly::No | ReadOnly::Mode(Mode::ReadWrite) => None,
+            ReadOnly::Mode(Mode::Asked) => Some("as asked for"),
+            ReadOnly::Mode(Mode::TooManyMissing) => {
+                Some("more disks are missing than the redundancy covers; what is there reads")
+            }
+            ReadOnly::Mode(Mode::CouldBeElsewhere) => Some(
+                "the missing disks could be in use on another machine; if they are not, mount with \
+                 -o degraded",
+            ),
+            ReadOnly::LogLost => {
+                Some("acknowledged batches are missing from the log on every copy")
+            }
+        }
+    }
+
+    /// Whether nobody asked for it.
+    pub fn is_trouble(self) -> bool {
+        self.words().is_some() && self != ReadOnly::Mode(Mode::Asked)
+    }
 }
 
 /// A pool that is open.
@@ -135,7 +174,7 @@ struct Parts {
 
 /// Opens the pool that these disks are.
 pub fn open(
-    mut machine: Machine,
+    machine: Machine,
     candidates: Vec<Candidate>,
     options: OpenOptions,
 ) -> Result<OpenPool, OpenError> {
@@ -146,6 +185,22 @@ pub fn open(
     };
     let reports = Arc::new(Reports::new());
     let assembled = assemble(&access, candidates, &options.assemble, reports.clone())?;
+    let (mode, all) = (assembled.mode, assembled.members.len());
+    let here = all - assembled.missing.len();
+    open_assembled(machine, access, assembled, options, reports).map_err(|error| match mode {
+        Mode::TooManyMissing => OpenError::TooFewMembers { here, all, why: error.to_string() },
+        Mode::ReadWrite | Mode::Asked | Mode::CouldBeElsewhere => error,
+    })
+}
+
+/// Steps 2 to 5.
+fn open_assembled(
+    mut machine: Machine,
+    access: Access,
+    assembled: Assembled,
+    options: OpenOptions,
+    reports: Arc<Reports>,
+) -> Result<OpenPool, OpenError> {
     let writes = assembled.mode == Mode::ReadWrite;
     let claim = if writes {
         assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?
