@@ -44,8 +44,8 @@ pub struct CreateOptions {
     pub name: String,
     /// For new objects; its m decides how many disks may be lost.
     pub redundancy: Redundancy,
-    /// At most this many shards of an object in one labelled enclosure; 0: no cap.
-    pub enclosure_cap: u8,
+    /// Which enclosure each disk is in, in the order of the disks; what is beyond its end is in none.
+    pub enclosures: Vec<Option<u16>>,
     /// This machine.
     pub machine_id: [u8; 16],
     /// Seconds since 1970.
@@ -247,7 +247,11 @@ fn first_root(
         bytes: layouts[index].disk_bytes,
         serial: clip(&disks[index].probe.identity.serial),
         state: MemberState::Active,
+        enclosure: options.enclosures.get(index).copied().flatten(),
     });
+    // [R24] What `fleet` keeps to; written down for whoever looks.
+    let labelled = options.enclosures.iter().any(Option::is_some);
+    let enclosure_cap = if labelled { options.redundancy.tolerates() as u8 } else { 0 };
     let heads =
         (0..disks.len()).map(|index| RingHead { disk: DiskIndex(index as u16), position: 0 });
     Root {
@@ -262,7 +266,7 @@ fn first_root(
         name_hash_key: [random.next_u64(), random.next_u64()],
         inodes: 0,
         user_bytes: 0,
-        config: PoolConfig { redundancy: options.redundancy, enclosure_cap: options.enclosure_cap },
+        config: PoolConfig { redundancy: options.redundancy, enclosure_cap },
         members: members.collect(),
         heads: heads.collect(),
         manifest: Vec::new(),

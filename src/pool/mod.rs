@@ -4,6 +4,7 @@
 pub mod assemble;
 pub mod create;
 pub mod daemon;
+pub mod enclosures;
 mod events;
 mod face;
 pub mod host;

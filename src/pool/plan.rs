@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::UNIT_BYTES;
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{Probe, Use, opened_by, probe};
+use crate::fleet::disk::probe::{Probe, Use, enclosure, opened_by, probe};
 use crate::format::{DiskLayout, FormatError, Redundancy};
 
 pub use crate::fleet::capacity::{Choice, choose_redundancy, usable_bytes};
@@ -22,6 +22,8 @@ pub struct PlannedDisk {
     pub bytes: u64,
     /// Bytes of its data area: what is left for objects.
     pub data_bytes: u64,
+    /// The enclosure or controller it hangs on, as far as known [R24].
+    pub enclosure: Option<String>,
     /// Who uses it, in words; nothing overrides that [I9].
     pub used: Vec<String>,
     /// What is on it, in words; empty for a blank disk [I9].
@@ -80,6 +82,7 @@ fn plan_disk(found: Probe) -> Result<PlannedDisk, PlanError> {
         found.signatures.iter().map(|found| found.name.to_string()).collect();
     foreign.dedup();
     Ok(PlannedDisk {
+        enclosure: enclosure(Path::new(&identity.path)),
         path: identity.path,
         model: identity.model,
         serial: identity.serial,

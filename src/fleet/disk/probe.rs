@@ -112,6 +112,11 @@ pub fn uses(path: &Path) -> Result<Vec<Use>, ProbeError> {
     Ok(uses)
 }
 
+/// The enclosure or controller that a disk shares with others, as far as the kernel knows [R24].
+pub fn enclosure(path: &Path) -> Option<String> {
+    Found::at(path).ok()?.device?.enclosure()
+}
+
 /// A process that has the disk open, in words: `isotherm (process 12)`. Of others' processes only root
 /// sees that. Looks at every thread: each disk of a pool is open in one thread's table alone.
 pub fn opened_by(path: &Path) -> Option<String> {

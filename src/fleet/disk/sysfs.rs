@@ -276,6 +276,29 @@ impl Device {
             .unwrap_or_default()
     }
 
+    /// What it shares a fate with [R24]: the enclosure that says it holds it, else the USB device or the
+    /// PCI function (a controller) that it hangs on. None for what hangs on nothing: loop devices, volumes.
+    pub fn enclosure(&self) -> Option<String> {
+        let whole = self.whole();
+        let slots = whole.list("device").into_iter();
+        let slot = slots.filter(|name| name.starts_with("enclosure_device:")).min();
+        if let Some(slot) = slot
+            && let Ok(slot) = fs::canonicalize(whole.directory.join("device").join(slot))
+            && let Some(enclosure) = slot.parent()
+        {
+            let id = fs::read_to_string(enclosure.join("id")).unwrap_or_default();
+            let name = enclosure.file_name().unwrap_or_default().to_string_lossy();
+            let id = if id.trim().is_empty() { &*name } else { id.trim() };
+            return Some(format!("enclosure {id}"));
+        }
+        let name =
+            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let usb = whole.directory.ancestors().find(|path| path.join("idVendor").exists());
+        let pci = || whole.directory.ancestors().map(name).find(|name| is_pci_function(name));
+        usb.map(|path| format!("usb {}", name(path)))
+            .or_else(|| Some(format!("controller {}", pci()?)))
+    }
+
     /// Keys of the physical drives it lies on [R24]: through partitions, loop devices over other
     /// devices, device mapper and md. `file` says what the key of a regular file is.
     pub fn drives(&self, file: &dyn Fn(&Path) -> Option<Below>) -> BTreeSet<String> {
@@ -328,6 +351,16 @@ impl Device {
             .or_else(|| named("wwid"))
             .unwrap_or_else(|| format!("device {}", self.name()))
     }
+}
+
+/// `0000:3b:00.0`.
+fn is_pci_function(name: &str) -> bool {
+    let parts: Vec<&str> = name.split([':', '.']).collect();
+    let hex = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit());
+    let [domain, bus, device, function] = parts[..] else { return false };
+    parts.iter().all(hex)
+        && domain.len() >= 4
+        && (bus.len(), device.len(), function.len()) == (2, 2, 1)
 }
 
 /// What lies under a loop device.

@@ -12,6 +12,8 @@ use crate::fleet::disk::{BufferPool, Disk, DiskError, SimDisk};
 use crate::fleet::{FailReason, Heat, Member, MemberState, Members, Report, Reports, Space};
 use crate::format::{DiskLayout, RawShardHeader};
 
+mod enclosures;
+
 const DISK_BYTES: u64 = 256 * MIB;
 const POOL: PoolUuid = PoolUuid([7; 16]);
 
