@@ -270,12 +270,14 @@ fn run(shared: &Arc<Shared>, opening: &Opening) {
 /// Gives the calling thread a file table of its own that holds nothing but the wake-up descriptors
 /// and standard error.
 fn isolate() -> Result<(), Errno> {
+    // Made in the common table, if nobody has yet: made after, they would be in this one alone.
+    let numbers = Wake::numbers()?;
     // SAFETY: unshare takes no pointers; the result is checked.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(Errno(last_errno()));
     }
     let mut next: u32 = 0;
-    let kept = Wake::numbers()?.all.iter().copied().chain([libc::STDERR_FILENO]);
+    let kept = numbers.all.iter().copied().chain([libc::STDERR_FILENO]);
     let mut kept: Vec<u32> = kept.map(|number| number.cast_unsigned()).collect();
     kept.sort_unstable();
     for keep in kept.into_iter().chain([u32::MAX]) {
