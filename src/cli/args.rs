@@ -49,6 +49,10 @@ pub(super) struct Create {
     /// default: what the table of --dry-run marks
     #[arg(long, value_name = "WHAT")]
     pub(super) redundancy: Option<String>,
+    /// Which disks share an enclosure, a controller or a cable: an object has at most M shards in each
+    /// where that is possible. Once for each; instead of what is detected; `none`: all stand alone
+    #[arg(long = "enclosure", value_name = "NAME=DISK,...")]
+    pub(super) enclosures: Vec<String>,
     /// Overwrite what is on the disks
     #[arg(long)]
     pub(super) force: bool,

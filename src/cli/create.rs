@@ -7,6 +7,7 @@ use super::printing::{Table, print, size};
 use super::{Outcome, explain};
 use crate::format::Redundancy;
 use crate::pool::create::CreateOptions;
+use crate::pool::enclosures::Enclosures;
 use crate::pool::host::Host;
 use crate::pool::plan::{Choice, PlannedDisk, choices, plan_disks, usable};
 
@@ -17,9 +18,16 @@ pub(super) fn run(arguments: &Create) -> Outcome {
     let redundancy = asked.or_else(|| {
         choices.iter().find(|choice| choice.recommended).map(|choice| choice.redundancy)
     });
+    let enclosures = match arguments.enclosures.is_empty() {
+        true => Enclosures::detected(&disks, redundancy),
+        false => {
+            Enclosures::named(&disks, &arguments.enclosures).map_err(|error| explain(&error))?
+        }
+    };
     if arguments.dry_run {
         print(&show_disks(&disks));
         print(&show_choices(&choices, redundancy));
+        print(&show_enclosures(&enclosures, redundancy));
         let refused = disks.iter().any(|disk| !disk.foreign.is_empty()) && !arguments.force;
         if refused {
             print("\nNot all disks are blank: without --force, create would refuse them.\n");
@@ -43,7 +51,7 @@ pub(super) fn run(arguments: &Create) -> Outcome {
     let options = CreateOptions {
         name: arguments.name.clone(),
         redundancy,
-        enclosure_cap: 0,
+        enclosures: enclosures.labels(),
         machine_id: [0; 16],
         now_seconds: 0,
         force: arguments.force,
@@ -52,12 +60,13 @@ pub(super) fn run(arguments: &Create) -> Outcome {
         Host::start().create_pool(&arguments.devices, options).map_err(|error| explain(&error))?;
     print(&format!(
         "pool {} ({uuid}): {} on {} disks, {} usable, {}\n\
-         mount it with: isotherm mount {} MOUNTPOINT\n",
+         {}mount it with: isotherm mount {} MOUNTPOINT\n",
         arguments.name,
         redundancy,
         disks.len(),
         size(usable(&disks, redundancy)),
         survives(redundancy.tolerates()),
+        show_enclosures(&enclosures, Some(redundancy)),
         mount_words(arguments, &disks),
     ));
     Ok(ExitCode::SUCCESS)
@@ -74,35 +83,71 @@ fn mount_words(arguments: &Create, disks: &[PlannedDisk]) -> String {
 
 /// [I9] Names all that is in the way, not only the first.
 fn refuse_foreign(disks: &[PlannedDisk], force: bool) -> Result<(), String> {
-    let found: Vec<String> = disks
-        .iter()
-        .filter(|disk| !disk.foreign.is_empty())
-        .map(|disk| format!("  {}: {}", disk.path, disk.foreign.join(", ")))
-        .collect();
-    if force || found.is_empty() {
+    let named = |of: fn(&PlannedDisk) -> &Vec<String>| {
+        let found = disks.iter().filter(|disk| !of(disk).is_empty());
+        let lines = found.map(|disk| format!("\n  {}: {}", disk.path, of(disk).join(", ")));
+        lines.collect::<String>()
+    };
+    let used = named(|disk| &disk.used);
+    if !used.is_empty() {
+        return Err(format!(
+            "these disks are in use:{used}\nnothing was written; end what uses them first (--force does \
+             not override that)"
+        ));
+    }
+    let foreign = named(|disk| &disk.foreign);
+    if force || foreign.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "these disks are not blank:\n{}\nnothing was written; --force overwrites what is on them (not \
-         what is in use)",
-        found.join("\n")
+        "these disks are not blank:{foreign}\nnothing was written; --force overwrites what is on them"
     ))
 }
 
 fn show_disks(disks: &[PlannedDisk]) -> String {
-    let mut table = Table::new(&["DISK", "SIZE", "MODEL", "SERIAL", "ON IT"]);
+    let mut table = Table::new(&["DISK", "SIZE", "MODEL", "SERIAL", "HANGS ON", "ON IT"]);
     for disk in disks {
-        let on_it =
-            if disk.foreign.is_empty() { "nothing".to_string() } else { disk.foreign.join(", ") };
+        let on_it: Vec<String> = disk.used.iter().chain(&disk.foreign).cloned().collect();
+        let on_it = if on_it.is_empty() { "nothing".to_string() } else { on_it.join(", ") };
         table.row(vec![
             disk.path.clone(),
             size(disk.bytes),
             or_dash(&disk.model),
             or_dash(&disk.serial),
+            or_dash(disk.enclosure.as_deref().unwrap_or_default()),
             on_it,
         ]);
     }
     table.print(0)
+}
+
+/// What the loss of an enclosure takes; empty if none are known [R24].
+fn show_enclosures(enclosures: &Enclosures, redundancy: Option<Redundancy>) -> String {
+    let (Some(redundancy), false) = (redundancy, enclosures.groups.is_empty()) else {
+        return String::new();
+    };
+    let count = |disks: usize| if disks == 1 { "1 disk".into() } else { format!("{disks} disks") };
+    let names: Vec<String> = (enclosures.groups.iter())
+        .map(|group| format!("{} ({})", group.name, count(group.disks.len())))
+        .collect();
+    let (most, all) = (enclosures.shared_at_most(redundancy), redundancy.shards());
+    let outcome = if most > redundancy.tolerates() {
+        "more than it survives: losing one whole can lose files. More enclosures, or a redundancy with \
+         fewer shards or more parity, prevent that"
+    } else if enclosures.groups.iter().any(|group| group.disks.len() > redundancy.tolerates()) {
+        "files survive losing any one whole, though the pool may be read-only until it is back"
+    } else {
+        "losing any one whole is survived"
+    };
+    let limited = match enclosures.limits {
+        true => "at most",
+        false => "not limited (--enclosure NAME=DISK,... does), at best",
+    };
+    format!(
+        "enclosures: {}\n{limited} {most} of an object's {all} shards share one, while there is room \
+         elsewhere: {outcome}\n",
+        names.join(", ")
+    )
 }
 
 fn or_dash(text: &str) -> String {
@@ -187,15 +232,18 @@ mod tests {
             serial: String::new(),
             bytes: 1 << 30,
             data_bytes: 1 << 29,
+            enclosure: None,
+            used: Vec::new(),
             foreign: foreign.iter().map(|what| what.to_string()).collect(),
         };
-        let disks =
-            [disk("/dev/sda", &["XFS filesystem"]), disk("b", &[]), disk("c", &["mounted at /"])];
+        let mut disks =
+            [disk("/dev/sda", &["XFS filesystem"]), disk("b", &[]), disk("c", &["LUKS"])];
         let refusal = refuse_foreign(&disks, false).expect_err("two are not blank");
-        assert!(
-            refusal.contains("/dev/sda: XFS filesystem") && refusal.contains("c: mounted at /")
-        );
+        assert!(refusal.contains("/dev/sda: XFS filesystem") && refusal.contains("c: LUKS"));
         assert!(refuse_foreign(&disks, true).is_ok());
         assert!(show_disks(&disks).contains("nothing"));
+        disks[1].used.push("mounted at /".to_string());
+        let refusal = refuse_foreign(&disks, true).expect_err("in use, force or not");
+        assert!(refusal.contains("b: mounted at /") && !refusal.contains("XFS"), "{refusal}");
     }
 }

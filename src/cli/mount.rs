@@ -31,6 +31,9 @@ const FAILED: &str = "\u{1}failed";
 pub(super) fn run(arguments: &Mount) -> Outcome {
     let flags = MountFlags::parse(&arguments.options)?;
     let options = daemon_options(arguments, &flags)?;
+    if !arguments.daemon {
+        check_mountpoint(&options.mountpoint)?;
+    }
     if !arguments.foreground && !arguments.daemon {
         return start_daemon();
     }
@@ -73,6 +76,20 @@ pub(super) fn run(arguments: &Mount) -> Outcome {
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(hint(&error)),
+    }
+}
+
+/// Before disks are waited for. A dead mount of ours answers with an error, and is cleared later.
+fn check_mountpoint(path: &Path) -> Result<(), String> {
+    let name = path.display();
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_dir() => {
+            Err(format!("{name} is no directory: nothing can be mounted there"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(format!("{name} does not exist: make the directory first (mkdir -p {name})"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `isotherm status`: how pools are, which disks are missing, and what to do next.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use super::Outcome;
@@ -8,17 +9,16 @@ use super::args::Status;
 use super::printing::{Table, duration, print, size};
 use super::running::find;
 use crate::control::{DiskStatus, Health, PoolStatus};
-use crate::pool::mounting::running_pools;
+use crate::pool::mounting::{mountpoint_of, running_pools, unanswered};
 
 /// Events shown; `--json` has all that are kept.
 const EVENTS_SHOWN: usize = 10;
 
 pub(super) fn run(arguments: &Status) -> Outcome {
     let pools: Vec<PoolStatus> = if arguments.targets.is_empty() {
-        running_pools().into_iter().map(|pool| pool.status).collect()
+        running_pools().into_iter().map(|pool| pool.status).chain(unanswered()).collect()
     } else {
-        let found: Result<Vec<_>, _> = arguments.targets.iter().map(|name| find(name)).collect();
-        found?.into_iter().map(|pool| pool.status).collect()
+        arguments.targets.iter().map(|name| status_of(name)).collect::<Result<_, _>>()?
     };
     if arguments.json {
         let text = serde_json::to_string_pretty(&pools).map_err(|error| error.to_string())?;
@@ -33,7 +33,22 @@ pub(super) fn run(arguments: &Status) -> Outcome {
     Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn status_of(target: &str) -> Result<PoolStatus, String> {
+    find(target).map(|pool| pool.status).or_else(|error| {
+        let path = mountpoint_of(Path::new(target)).display().to_string();
+        let is_it = |pool: &PoolStatus| pool.name == target || pool.mountpoint == path;
+        unanswered().into_iter().find(is_it).ok_or(error)
+    })
+}
+
 fn show(pool: &PoolStatus) -> String {
+    if pool.health == Health::NoDaemon {
+        let (state, advice) = (state(pool), pool.advice.join("\n  "));
+        return format!(
+            "pool        {}\nstate       {state}\nmounted     {}\n\nwhat to do\n  {advice}\n",
+            pool.name, pool.mountpoint
+        );
+    }
     let mut text = String::new();
     let mut line = |name: &str, value: String| {
         writeln!(text, "{name:<11} {value}").expect("writing to a String cannot fail");
@@ -41,6 +56,9 @@ fn show(pool: &PoolStatus) -> String {
     line("pool", format!("{} ({})", pool.name, pool.uuid));
     line("state", state(pool));
     line("mounted", format!("{} by process {}", pool.mountpoint, pool.pid));
+    if !pool.read_only.is_empty() {
+        line("read-only", pool.read_only.clone());
+    }
     line("redundancy", pool.redundancy.clone());
     let used = pool.total_bytes.saturating_sub(pool.free_bytes);
     let percent = (used * 100).checked_div(pool.total_bytes).unwrap_or(0);
@@ -83,6 +101,7 @@ fn state(pool: &PoolStatus) -> String {
         Health::ReadOnly => "READ-ONLY",
         Health::Suspended => "SUSPENDED: writers wait",
         Health::Failed => "FAILED: nothing is accepted any more",
+        Health::NoDaemon => "NOT SERVED: its daemon has died, or does not answer",
     };
     match out {
         0 => word.to_string(),
@@ -126,6 +145,7 @@ mod tests {
             model: String::new(),
             serial: serial.to_string(),
             state: state.to_string(),
+            seen_at: String::new(),
             bytes: 4_000_000_000_000,
             used_bytes: 1_000_000_000_000,
             errors: 3,
@@ -139,6 +159,7 @@ mod tests {
             health: Health::Degraded,
             mountpoint: "/mnt".to_string(),
             pid: 7,
+            read_only: String::new(),
             redundancy: "ec:6+2".to_string(),
             total_bytes: 100,
             free_bytes: 25,

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use super::args::Wipe;
 use super::printing::print;
 use super::{Outcome, explain};
-use crate::pool::inspect::{current_label, wipe};
+use crate::pool::inspect::{wipe, wipeable};
 
 pub(super) fn run(arguments: &Wipe) -> Outcome {
     // All are looked at before the first is touched.
     for device in &arguments.devices {
-        let label = current_label(device).map_err(|error| explain(&error))?;
+        let label = wipeable(device).map_err(|error| explain(&error))?;
         print(&format!(
             "{}: disk {} of {} of pool {} ({}){}\n",
             device.display(),

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::server::ABOUT;
 use super::status::PoolStatus;
 
 /// A pool whose daemon answers.
@@ -16,21 +17,35 @@ pub struct RunningPool {
     pub status: PoolStatus,
 }
 
+/// Who listens on the sockets of a directory.
+#[derive(Clone, Debug, Default)]
+pub struct Daemons {
+    /// Those that answer, by their pools' names.
+    pub running: Vec<RunningPool>,
+    /// What is known of those that listen but give no answer in time: stopped, or hung.
+    pub silent: Vec<PoolStatus>,
+}
+
+/// Asks all daemons with a socket in `directory`. A socket that nobody listens on is left over.
+pub fn daemons(directory: &Path) -> Daemons {
+    let mut found = Daemons::default();
+    let Ok(entries) = std::fs::read_dir(directory) else { return found };
+    let paths = entries.flatten().map(|entry| entry.path());
+    for path in paths.filter(|path| path.extension().is_some_and(|extension| extension == "sock")) {
+        let client = Client { path };
+        match client.status() {
+            Ok(status) => found.running.push(RunningPool { client, status }),
+            // It ended meanwhile, or long ago; or it does not answer.
+            Err(_) => found.silent.extend(client.about()),
+        }
+    }
+    found.running.sort_by(|a, b| a.status.name.cmp(&b.status.name));
+    found
+}
+
 /// All pools whose daemons answer on a socket in `directory`.
 pub fn running_pools(directory: &Path) -> Vec<RunningPool> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut found: Vec<RunningPool> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
-        .filter_map(|path| {
-            let client = Client { path };
-            let status = client.status().ok()?;
-            Some(RunningPool { client, status })
-        })
-        .collect();
-    found.sort_by(|a, b| a.status.name.cmp(&b.status.name));
-    found
+    daemons(directory).running
 }
 
 /// One daemon's socket.
@@ -49,6 +64,13 @@ impl Client {
     pub fn status(&self) -> io::Result<PoolStatus> {
         let line = self.begin("status", Some(Duration::from_secs(10)))?.finish()?;
         serde_json::from_str(&line).map_err(io::Error::other)
+    }
+
+    /// What a daemon that listens left beside its socket, for when it does not answer.
+    fn about(&self) -> Option<PoolStatus> {
+        UnixStream::connect(&self.path).ok()?;
+        let about = std::fs::read(self.path.with_extension(ABOUT)).ok()?;
+        serde_json::from_slice(&about).ok()
     }
 
     /// Makes everything written so far durable.

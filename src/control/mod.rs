@@ -5,6 +5,6 @@ pub mod client;
 pub mod server;
 pub mod status;
 
-pub use client::{Client, RunningPool, running_pools};
+pub use client::{Client, Daemons, RunningPool, daemons, running_pools};
 pub use server::{Controlled, Server};
 pub use status::{DiskStatus, Health, PoolStatus};

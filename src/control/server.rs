@@ -26,6 +26,8 @@ pub trait Controlled: Send + Sync {
     fn sync(&self) -> Result<(), String>;
 }
 
+/// Ending of the file beside the socket that says whose it is.
+pub(super) const ABOUT: &str = "about";
 /// The longest request line.
 const LINE_BYTES_MAX: u64 = 1024;
 /// A client that does not take its answer is dropped after this.
@@ -53,10 +55,12 @@ pub struct Server {
 pub type Spawn = Arc<dyn Fn(&str, Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 impl Server {
-    /// Listens at `path`, replacing a socket that a dead daemon left there.
+    /// Listens at `path`, replacing a socket that a dead daemon left there. `about` is what others can
+    /// say when it does not answer.
     pub fn start(
         path: &Path,
         pool: Arc<dyn Controlled>,
+        about: &PoolStatus,
         wait: Arc<dyn Wait>,
         clock: Arc<dyn Clock>,
         spawn: Spawn,
@@ -68,6 +72,7 @@ impl Server {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
+        std::fs::write(path.with_extension(ABOUT), serde_json::to_vec(about)?)?;
         let listener = UnixListener::bind(path)?;
         let closed = Mutex::new(None);
         let shared = Arc::new(Shared {
@@ -97,6 +102,7 @@ impl Server {
         *self.shared.closed.lock() = Some(how.to_string());
         self.shared.closing.notify();
         let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.path.with_extension(ABOUT));
         // The process ends after this: whoever waited is told first.
         let until = self.clock.now() + CLIENT_TIMEOUT;
         self.shared.wait.until(&self.shared.told, Some(until), &mut || {

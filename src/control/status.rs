@@ -10,12 +10,14 @@ pub enum Health {
     Healthy,
     /// Some do not; data is complete, and new data fully redundant while enough disks remain.
     Degraded,
-    /// Nothing can be written.
+    /// Nothing can be written, though nobody asked for that.
     ReadOnly,
     /// Too few disks take writes: writers wait, nothing is lost.
     Suspended,
     /// The log cannot be written: unmount and mount again.
     Failed,
+    /// It is mounted, but its daemon has died, or does not answer.
+    NoDaemon,
 }
 
 /// One member.
@@ -35,6 +37,8 @@ pub struct DiskStatus {
     pub serial: String,
     /// `active`, `failed` or `missing`.
     pub state: String,
+    /// Where a disk that does not take part was seen meanwhile; empty if nowhere.
+    pub seen_at: String,
     /// Size in bytes.
     pub bytes: u64,
     /// Bytes in use on it.
@@ -62,6 +66,8 @@ pub struct PoolStatus {
     pub mountpoint: String,
     /// Process that serves it; 0 if none.
     pub pid: u32,
+    /// Why nothing can be written, in words; empty if it can.
+    pub read_only: String,
     /// Redundancy of new objects.
     pub redundancy: String,
     /// Usable bytes.
@@ -83,6 +89,27 @@ pub struct PoolStatus {
 }
 
 impl PoolStatus {
+    /// Of a mount that nobody answers for: all that can be said.
+    pub fn no_daemon(name: &str, mountpoint: &str, pid: u32, advice: String) -> PoolStatus {
+        PoolStatus {
+            name: name.to_string(),
+            uuid: String::new(),
+            health: Health::NoDaemon,
+            mountpoint: mountpoint.to_string(),
+            pid,
+            read_only: String::new(),
+            redundancy: String::new(),
+            total_bytes: 0,
+            free_bytes: 0,
+            inodes: 0,
+            dirty_bytes: 0,
+            log_percent: 0,
+            disks: Vec::new(),
+            events: Vec::new(),
+            advice: vec![advice],
+        }
+    }
+
     /// Whether `isotherm status` exits with 0.
     pub fn is_healthy(&self) -> bool {
         self.health == Health::Healthy

@@ -173,7 +173,7 @@ impl Members {
             // Kept: the disk may only be closed once its I/O is reaped [R7].
             member.handle.clone()
         };
-        log::error!("disk {disk} is not used any more: {why}");
+        log::debug!("disk {disk} is not used any more: {why}");
         if let Some(handle) = handle {
             handle.fail();
         }

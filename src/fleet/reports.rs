@@ -64,6 +64,8 @@ pub enum Report {
     Suspended,
     /// Enough disks take the journal again.
     Resumed,
+    /// A batch could not be committed: nothing is accepted any more.
+    LogFailed,
     /// A shard, or a cell of it, was unreadable or did not match its checksum [I4].
     BadShard {
         /// Whose.
@@ -114,7 +116,16 @@ impl Reports {
             if state.waiting.contains(&report) {
                 return;
             }
-            let urgent = matches!(report, Report::DiskFailed { .. });
+            let urgent = match report {
+                Report::DiskFailed { .. }
+                | Report::Suspended
+                | Report::Resumed
+                | Report::LogFailed => true,
+                Report::DiskLate { .. }
+                | Report::BadShard { .. }
+                | Report::ShortObject { .. }
+                | Report::Unreadable { .. } => false,
+            };
             if state.waiting.len() >= REPORTS_MAX && !urgent {
                 state.dropped += 1;
                 return;
@@ -154,9 +165,11 @@ mod tests {
         }
         assert_eq!(reports.dropped(), REPORTS_MAX as u64 + 1);
         reports.push(Report::DiskFailed { disk: DiskIndex(2), why: FailReason::Flush });
+        reports.push(Report::Suspended);
         let all: Vec<Report> = std::iter::from_fn(|| reports.pop()).collect();
-        assert_eq!(all.len(), REPORTS_MAX + 1);
+        assert_eq!(all.len(), REPORTS_MAX + 2);
         assert_eq!(all[0], Report::DiskLate { disk: DiskIndex(1) });
         assert!(matches!(all[REPORTS_MAX], Report::DiskFailed { .. }));
+        assert_eq!(all[REPORTS_MAX + 1], Report::Suspended);
     }
 }

@@ -8,7 +8,8 @@
 //! 104  u64 object counter · u64 inode lease · 2 u64 name hash key · u64 inodes · u64 user bytes
 //! 152  u16 members · u16 heads · u16 manifest links · u16 space links
 //! 160  3 B default redundancy · u8 shards per enclosure · 4 B reserved
-//! 168  members: u16 index · u8 state · u8 serial length · 4 B reserved · 16 B uuid · u64 bytes · serial
+//! 168  members: u16 index · u8 state · u8 serial length · u16 enclosure, 0: none · 2 B reserved · 16 B uuid ·
+//!               u64 bytes · serial
 //!      heads:   u16 disk · 6 B reserved · u64 ring position
 //!      links:   u64 CRC-64 of the object's bytes · object record (64 + 12 a shard)
 //! ```
@@ -57,6 +58,8 @@ pub struct MemberEntry {
     pub serial: String,
     /// What the pool thinks of it.
     pub state: MemberState,
+    /// Members with one number share an enclosure, and so a fate [R24]; never 0.
+    pub enclosure: Option<u16>,
 }
 
 /// Settings of the pool that change rarely.
@@ -64,7 +67,7 @@ pub struct MemberEntry {
 pub struct PoolConfig {
     /// For new objects.
     pub redundancy: Redundancy,
-    /// At most this many shards of an object in one labelled enclosure; 0: no cap.
+    /// At most this many shards of an object in one enclosure: m where enclosures are known, 0 where not.
     pub enclosure_cap: u8,
 }
 
@@ -150,7 +153,8 @@ impl Root {
         self.config.redundancy.encode(&mut out);
         out.u8(self.config.enclosure_cap).zeros(4);
         for member in &self.members {
-            out.u16(member.index.0).u8(member.state as u8).u8(member.serial.len() as u8).zeros(4);
+            out.u16(member.index.0).u8(member.state as u8).u8(member.serial.len() as u8);
+            out.u16(member.enclosure.unwrap_or(0)).zeros(2);
             out.bytes(&member.uuid.0).u64(member.bytes).bytes(member.serial.as_bytes());
         }
         for head in &self.heads {
@@ -173,6 +177,7 @@ impl Root {
             && ascending(&heads)
             && members.iter().chain(&heads).all(|disk| disk.as_usize() < DISKS_MAX)
             && self.members.iter().all(|member| member.serial.len() <= SERIAL_BYTES_MAX)
+            && self.members.iter().all(|member| member.enclosure != Some(0))
             && self.heads.iter().all(|head| head.position.is_multiple_of(UNIT_BYTES))
             && self.config.redundancy.is_valid()
     }
@@ -194,8 +199,11 @@ impl Root {
         line("redundancy", self.config.redundancy.to_string());
         line("enclosure cap", self.config.enclosure_cap.to_string());
         for member in &self.members {
-            let MemberEntry { index, uuid, bytes, serial, state } = member;
-            line("member", format!("{index} {uuid} {state:?} {bytes} bytes, serial \"{serial}\""));
+            let MemberEntry { index, uuid, bytes, serial, state, enclosure } = member;
+            let enclosure = enclosure.map(|number| format!(", enclosure {number}"));
+            let enclosure = enclosure.unwrap_or_default();
+            let text = format!("{index} {uuid} {state:?} {bytes} bytes, serial \"{serial}\"");
+            line("member", text + &enclosure);
         }
         for head in &self.heads {
             line("ring head", format!("disk {} at {}", head.disk, head.position));
@@ -299,10 +307,11 @@ fn decode_member(reader: &mut Reader<'_>) -> Result<MemberEntry, FormatError> {
         _ => return Err(reader.wrong("member state")),
     };
     let serial_bytes = usize::from(reader.u8()?);
-    reader.zeros(4)?;
+    let enclosure = Some(reader.u16()?).filter(|&number| number != 0);
+    reader.zeros(2)?;
     let (uuid, bytes) = (DiskUuid(reader.array()?), reader.u64()?);
     let serial = reader.text(serial_bytes, "serial")?.to_owned();
-    Ok(MemberEntry { index, uuid, bytes, serial, state })
+    Ok(MemberEntry { index, uuid, bytes, serial, state, enclosure })
 }
 
 fn decode_head(reader: &mut Reader<'_>) -> Result<RingHead, FormatError> {

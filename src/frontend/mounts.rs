@@ -15,6 +15,8 @@ pub struct MountEntry {
     pub kind: String,
     /// What is mounted: for us, the pool's name.
     pub source: String,
+    /// Who mounted it, as FUSE mounts tell.
+    pub user: Option<u32>,
 }
 
 impl MountEntry {
@@ -72,7 +74,9 @@ fn parse(text: &str) -> Vec<MountEntry> {
             let mut right = right.split(' ');
             let kind = right.next()?.to_string();
             let source = unescape(right.next()?);
-            Some(MountEntry { device, mountpoint, kind, source })
+            let mut options = right.next().unwrap_or_default().split(',');
+            let user = options.find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+            Some(MountEntry { device, mountpoint, kind, source, user })
         })
         .collect()
 }
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn lines_with_and_without_optional_fields_are_understood() {
-        let text = "36 35 0:52 / /mnt/my\\040pool rw,relatime shared:7 - fuse.isotherm tank rw\n\
+        let text = "36 35 0:52 / /mnt/my\\040pool rw,relatime shared:7 - fuse.isotherm tank rw,user_id=7,group_id=0\n\
                     37 35 8:1 / / rw - ext4 /dev/sda1 rw\nnonsense\n";
         let mounts = parse(text);
         assert_eq!(mounts.len(), 2);
@@ -116,7 +120,7 @@ mod tests {
         assert_eq!(mounts[0].connection(), Some("52"));
         assert_eq!(mounts[0].mountpoint, Path::new("/mnt/my pool"));
         assert_eq!(mounts[0].kind, "fuse.isotherm");
-        assert_eq!(mounts[0].source, "tank");
+        assert_eq!((mounts[0].source.as_str(), mounts[0].user), ("tank", Some(7)));
         assert_eq!(mounts[1].kind, "ext4");
     }
 

@@ -17,7 +17,7 @@ use super::open_batch::OpenBatch;
 use crate::base::canary::{self, Bug};
 use crate::base::sync::Arc;
 use crate::base::{Event, Lsn, Pace, Task};
-use crate::fleet::FleetError;
+use crate::fleet::{FleetError, Report};
 
 /// The background task; there is one.
 pub(super) struct Committer {
@@ -170,11 +170,8 @@ impl Task for Committer {
             return Pace::Again;
         }
         if let Err(error) = self.core.commit(&sealed) {
-            log::error!(
-                "batch {} could not be committed: {error}; nothing is accepted any more, what was \
-                 synced before is safe. Unmount, look at `isotherm status`, and mount again",
-                sealed.batch.lsn
-            );
+            log::error!("batch {} could not be committed: {error}", sealed.batch.lsn);
+            self.core.members.reports().push(Report::LogFailed);
             self.core.state.lock().failed = Some(error);
             self.core.committed.notify();
             return Pace::Idle(None);

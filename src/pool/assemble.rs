@@ -178,7 +178,9 @@ pub fn assemble(
     let mut missing = Vec::new();
     for entry in &root.members {
         match candidates.iter().find(|candidate| candidate.label.index == entry.index) {
-            Some(candidate) => members.set(present(candidate)),
+            Some(candidate) => {
+                members.set(Member { enclosure: entry.enclosure, ..present(candidate) });
+            }
             None if entry.state != crate::format::MemberState::Removed => {
                 missing.push(entry.index);
                 members.set(absent(entry, &label));
@@ -368,7 +370,7 @@ fn absent(entry: &MemberEntry, label: &Label) -> Member {
         layout,
         state: MemberState::Missing,
         handle: None,
-        enclosure: None,
+        enclosure: entry.enclosure,
         failing: false,
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! Steps, and what a crash after each leaves:
 //!
-//! 1. Everything is checked: names, sizes, distinct physical drives [R24], nothing foreign on them, or
-//!    `force` [I9]. Nothing on disk.
+//! 1. Everything is checked: names, sizes, distinct physical drives [R24], nobody uses them, nothing
+//!    foreign on them, or `force` [I9]. Nothing on disk.
 //! 2. With `force`: the signatures found are blanked, so that nothing takes these disks for what they
 //!    were. A crash leaves disks without signatures.
 //! 3. The first root goes to slot 0 of every disk. A crash leaves disks that look empty.
@@ -12,6 +12,9 @@
 //!
 //! Unlike later, every single write must succeed: a disk that fails here has no place in a new pool.
 
+use std::path::Path;
+
+use super::plan::use_in_words;
 use crate::base::limits::DISKS_MAX;
 use crate::base::sync::Arc;
 use crate::base::units::round_down;
@@ -41,8 +44,8 @@ pub struct CreateOptions {
     pub name: String,
     /// For new objects; its m decides how many disks may be lost.
     pub redundancy: Redundancy,
-    /// At most this many shards of an object in one labelled enclosure; 0: no cap.
-    pub enclosure_cap: u8,
+    /// Which enclosure each disk is in, in the order of the disks; what is beyond its end is in none.
+    pub enclosures: Vec<Option<u16>>,
     /// This machine.
     pub machine_id: [u8; 16],
     /// Seconds since 1970.
@@ -76,13 +79,21 @@ pub enum CreateError {
         /// The other.
         second: String,
     },
-    /// Something is on it, or somebody uses it [I9].
+    /// Something is on it [I9].
     #[error("{path} is not empty: {what}; --force overwrites it")]
     Foreign {
         /// Which disk.
         path: String,
         /// What was found.
         what: String,
+    },
+    /// Somebody uses it: not even `force` takes it [I9].
+    #[error("{path} is in use: {by}; nothing was written")]
+    Used {
+        /// Which disk.
+        path: String,
+        /// By whom.
+        by: String,
     },
     /// Too small, or impossible.
     #[error("{path}: {source}")]
@@ -167,12 +178,14 @@ fn check(options: &CreateOptions, disks: &[NewDisk]) -> Result<(), CreateError> 
             return Err(CreateError::SameDrive { first: path(first), second: path(second) });
         }
     }
-    for new in disks.iter().filter(|_| !options.force) {
-        let mut what: Vec<String> =
-            new.probe.signatures.iter().map(|signature| signature.name.to_string()).collect();
-        what.extend(new.probe.uses.iter().map(|by| format!("{by:?}")));
-        if !what.is_empty() {
-            let path = new.probe.identity.path.clone();
+    for new in disks {
+        let path = new.probe.identity.path.clone();
+        if let Some(used) = new.probe.uses.first() {
+            let by = use_in_words(used, Path::new(&path));
+            return Err(CreateError::Used { path, by });
+        }
+        let what: Vec<&str> = new.probe.signatures.iter().map(|found| found.name).collect();
+        if !what.is_empty() && !options.force {
             return Err(CreateError::Foreign { path, what: what.join(", ") });
         }
     }
@@ -234,7 +247,11 @@ fn first_root(
         bytes: layouts[index].disk_bytes,
         serial: clip(&disks[index].probe.identity.serial),
         state: MemberState::Active,
+        enclosure: options.enclosures.get(index).copied().flatten(),
     });
+    // [R24] What `fleet` keeps to; written down for whoever looks.
+    let labelled = options.enclosures.iter().any(Option::is_some);
+    let enclosure_cap = if labelled { options.redundancy.tolerates() as u8 } else { 0 };
     let heads =
         (0..disks.len()).map(|index| RingHead { disk: DiskIndex(index as u16), position: 0 });
     Root {
@@ -249,7 +266,7 @@ fn first_root(
         name_hash_key: [random.next_u64(), random.next_u64()],
         inodes: 0,
         user_bytes: 0,
-        config: PoolConfig { redundancy: options.redundancy, enclosure_cap: options.enclosure_cap },
+        config: PoolConfig { redundancy: options.redundancy, enclosure_cap },
         members: members.collect(),
         heads: heads.collect(),
         manifest: Vec::new(),

@@ -7,26 +7,27 @@
 //! 4. Whoever started us is told, and requests are served until the file system is unmounted.
 //! 5. The pool is closed; only then those who wait at the admin socket are told [R27].
 
-use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::assemble::AssembleError;
+use super::events::{Reporter, Teller};
+use super::face::Face;
 use super::host::{FoundDisk, Host};
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
+use super::plan::use_in_words;
+use super::returned::{Lookout, Sightings};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
-use crate::base::sync::{Arc, Mutex};
-use crate::base::{Clock, Event, KIB, Pace, PoolUuid, Task};
-use crate::control::{Controlled, DiskStatus, Health, PoolStatus, Server};
-use crate::fleet::disk::Identity;
+use crate::base::sync::Arc;
+use crate::base::{Event, PoolUuid};
+use crate::control::{PoolStatus, Server};
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::{Member, MemberState, Members, Report, Reports};
-use crate::format::MemberEntry;
+use crate::fleet::disk::probe::uses;
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
-use crate::namespace::{Caller, Namespace, NamespaceError};
+use crate::namespace::{Caller, NamespaceError};
 
 /// What to mount, where, and how.
 #[derive(Clone, Debug)]
@@ -54,8 +55,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How long a disk may still be held by a daemon that has just ended: the kernel lets go of an
 /// io_uring's files a moment after its process.
 const RELEASE_WAIT: Duration = Duration::from_secs(3);
-/// Events kept for status.
-const EVENTS_MAX: usize = 64;
 
 /// Why a pool is not mounted.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +81,14 @@ pub enum DaemonError {
         /// By whom.
         pid: u32,
     },
+    /// Somebody has a disk of it [R7, R24].
+    #[error("{path} is in use: {by}; end that first")]
+    InUse {
+        /// Which disk.
+        path: String,
+        /// By whom, in words.
+        by: String,
+    },
     /// A disk cannot be used.
     #[error(transparent)]
     Probe(#[from] ProbeError),
@@ -104,252 +111,14 @@ pub enum DaemonError {
     Close(NamespaceError),
 }
 
-/// The last things that happened.
-#[derive(Default)]
-struct EventLog {
-    lines: Mutex<VecDeque<String>>,
-}
-
-impl EventLog {
-    fn push(&self, line: String) {
-        let mut lines = self.lines.lock();
-        if lines.len() == EVENTS_MAX {
-            lines.pop_front();
-        }
-        lines.push_back(line);
-    }
-}
-
-/// What the admin socket may see of the pool.
-struct Face {
-    namespace: Namespace,
-    members: Arc<Members>,
-    entries: Vec<MemberEntry>,
-    space: Arc<crate::fleet::Space>,
-    heat: Arc<crate::fleet::Heat>,
-    name: String,
-    uuid: PoolUuid,
-    mountpoint: PathBuf,
-    read_only: ReadOnly,
-    log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
-    events: Arc<EventLog>,
-}
-
-impl Face {
-    fn disk(&self, member: &Member) -> DiskStatus {
-        let room = self.space.room(member.index).unwrap_or_default();
-        let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
-        // Of a disk that is not here the root knows what to look for.
-        let entry = self.entries.iter().find(|entry| entry.index == member.index);
-        let identity = identity.unwrap_or_else(|| Identity {
-            serial: entry.map(|entry| entry.serial.clone()).unwrap_or_default(),
-            ..Identity::default()
-        });
-        let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
-        let state = match member.state {
-            MemberState::Active => "active",
-            MemberState::Failed => "failed",
-            MemberState::Missing => "missing",
-        };
-        let wait = match member.state {
-            MemberState::Active => self.heat.wait(member.index, 64 * KIB),
-            MemberState::Failed | MemberState::Missing => Duration::ZERO,
-        };
-        DiskStatus {
-            index: member.index.0,
-            uuid: member.uuid.to_string(),
-            path: identity.path,
-            by_id: identity.by_id,
-            model: identity.model,
-            serial: identity.serial,
-            state: state.to_string(),
-            bytes: entry.map_or(member.layout.disk_bytes, |entry| entry.bytes),
-            used_bytes: room.used.bytes(),
-            errors: counters.errors,
-            wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
-            read_bytes: counters.read_bytes,
-            written_bytes: counters.written_bytes,
-        }
-    }
-}
-
-impl Controlled for Face {
-    fn status(&self) -> PoolStatus {
-        let disks: Vec<DiskStatus> =
-            self.members.all().iter().map(|member| self.disk(member)).collect();
-        let progress = self.namespace.progress();
-        let room = self.namespace.statfs();
-        let (log_percent, suspended) = (self.log)();
-        let out = disks.iter().filter(|disk| disk.state != "active").count();
-        let health = if progress.failed {
-            Health::Failed
-        } else if suspended {
-            Health::Suspended
-        } else if self.read_only != ReadOnly::No {
-            Health::ReadOnly
-        } else if out > 0 {
-            Health::Degraded
-        } else {
-            Health::Healthy
-        };
-        PoolStatus {
-            name: self.name.clone(),
-            uuid: self.uuid.to_string(),
-            health,
-            mountpoint: self.mountpoint.display().to_string(),
-            pid: std::process::id(),
-            redundancy: self.members.redundancy().to_string(),
-            total_bytes: room.total_bytes,
-            free_bytes: room.free_bytes,
-            inodes: progress.inodes,
-            dirty_bytes: progress.dirty_bytes,
-            log_percent,
-            advice: advice(health, self.read_only, &disks, self.members.parity()),
-            disks,
-            events: self.events.lines.lock().iter().cloned().collect(),
-        }
-    }
-
-    fn sync(&self) -> Result<(), String> {
-        self.namespace.sync().map_err(|error| error.to_string())
-    }
-}
-
-/// What to do next, in plain words.
-fn advice(health: Health, read_only: ReadOnly, disks: &[DiskStatus], parity: usize) -> Vec<String> {
-    let mut lines = Vec::new();
-    let out: Vec<&DiskStatus> = disks.iter().filter(|disk| disk.state != "active").collect();
-    match health {
-        Health::Failed => lines.push(
-            "the log could not be written; what was synced before is safe: unmount, check the \
-             disks' cables and power, mount again"
-                .to_string(),
-        ),
-        Health::Suspended => lines.push(
-            "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
-        ),
-        Health::ReadOnly if matches!(read_only, ReadOnly::LogLost | ReadOnly::Damaged) => lines
-            .push(
-                "mounted read-only: more is lost than redundancy covers (the log says what); what \
-                 reads is good, copy it to another pool"
-                    .to_string(),
-            ),
-        Health::ReadOnly => lines.push(
-            "mounted read-only: bring missing disks back and mount again (-o degraded writes to a \
-             pool whose missing half cannot be in use elsewhere)"
-                .to_string(),
-        ),
-        Health::Healthy | Health::Degraded => {}
-    }
-    if !out.is_empty() {
-        let left = parity.saturating_sub(out.len());
-        let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
-        lines.push(format!(
-            "{} of {} disks do not take part: {}; {left} more may fail. Bring them back, or wipe and \
-             replace them",
-            out.len(),
-            disks.len(),
-            names.join(", ")
-        ));
-    }
-    lines
-}
-
-fn name_of(disk: &DiskStatus) -> String {
-    let serial =
-        if disk.serial.is_empty() { String::new() } else { format!("serial {}", disk.serial) };
-    let name =
-        [&disk.by_id, &serial, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
-    let name = name.cloned().unwrap_or_default();
-    format!("disk {} ({name}, {})", disk.index, disk.state)
-}
-
-/// Takes reports from the fleet: logs each, keeps it for status, and runs the administrator's command.
-struct Reporter {
-    clock: Arc<dyn Clock>,
-    reports: Arc<Reports>,
-    members: Arc<Members>,
-    events: Arc<EventLog>,
-    pool: String,
-    on_event: Option<String>,
-}
-
-impl Task for Reporter {
-    fn name(&self) -> &'static str {
-        "reporter"
-    }
-
-    fn event(&self) -> Arc<Event> {
-        self.reports.event()
-    }
-
-    fn step(&mut self) -> Pace {
-        let Some(report) = self.reports.pop() else { return Pace::Idle(None) };
-        let name = |disk| {
-            let member = self.members.all().into_iter().find(|member| member.index == disk);
-            let identity = member.and_then(|member| Some(member.handle?.identity().clone()));
-            match identity {
-                Some(identity) if !identity.by_id.is_empty() => {
-                    format!("disk {disk} ({}, {})", identity.path, identity.by_id)
-                }
-                Some(identity) => format!("disk {disk} ({})", identity.path),
-                None => format!("disk {disk}"),
-            }
-        };
-        let (line, serious) = match report {
-            Report::DiskFailed { disk, why } => {
-                (format!("{} is not used any more: {why}", name(disk)), true)
-            }
-            Report::DiskLate { disk } => (format!("{} answers late", name(disk)), false),
-            Report::BadShard { object, shard, disk, repaired } => {
-                let what = if repaired { "was rewritten" } else { "is read from others" };
-                (format!("a bad shard {shard} of object {object} on {} {what}", name(disk)), false)
-            }
-            Report::ShortObject { object } => {
-                (format!("object {object} was written with less than full margin"), false)
-            }
-            Report::Suspended => {
-                ("too few disks take writes: writers wait, nothing is lost".to_string(), true)
-            }
-            Report::Resumed => ("writing goes on".to_string(), true),
-            Report::Unreadable { object } => {
-                (format!("object {object} is lost: too few good shards"), true)
-            }
-        };
-        if serious {
-            log::error!("pool {}: {line}", self.pool);
-        } else {
-            log::warn!("pool {}: {line}", self.pool);
-        }
-        self.events.push(format!("{} {line}", self.clock.wall()));
-        if serious && let Some(command) = &self.on_event {
-            run_command(command, &self.pool, &line);
-        }
-        Pace::Again
-    }
-}
-
-/// Runs the administrator's command; not waited for, that it cannot be run is logged.
-fn run_command(command: &str, pool: &str, line: &str) {
-    // The shell that we wait for leaves it to init, so that nothing is left to be reaped.
-    let started = std::process::Command::new("/bin/sh")
-        .args(["-c", "eval \"$1\" &", "isotherm", command])
-        .env("ISOTHERM_POOL", pool)
-        .env("ISOTHERM_EVENT", line)
-        .stdin(std::process::Stdio::null())
-        .status();
-    if let Err(error) = started {
-        log::error!("the command for events could not be run: {error}");
-    }
-}
-
 /// Mounts, serves, and closes. `ready` is called once the mount works.
 pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<(), DaemonError> {
     clear_dead_mount(&options.mountpoint);
     let found = find_members(host, &options)?;
     let candidates = open_candidates(host, &found, options.open.assemble.read_only)?;
     let pool = host.open_pool(candidates, options.open.clone())?;
-    report_opening(&pool);
+    let teller = Teller::new(host.clock(), &pool.label.pool_name, options.on_event.clone());
+    teller.tell_opening(&pool);
     let mut mount_options = options.mount.clone();
     mount_options.source = pool.label.pool_name.clone();
     mount_options.read_only |= pool.read_only != ReadOnly::No;
@@ -361,7 +130,7 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
             return Err(error.into());
         }
     };
-    let server = start_control(host, &pool, mount.mountpoint(), &options)?;
+    let server = start_control(host, &pool, mount.mountpoint(), teller, options.devices.clone())?;
     stop_on_signals(host, mount.mountpoint());
     ready();
     let served = mount.serve();
@@ -372,27 +141,6 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
     });
     served.map_err(|source| DaemonError::Io { what: "serving the mount", source })?;
     closed.map_err(DaemonError::Close)
-}
-
-fn report_opening(pool: &OpenPool) {
-    let name = &pool.label.pool_name;
-    if pool.was_unclean {
-        log::info!("pool {name} was not closed: {} batches were replayed", pool.replayed);
-    }
-    for disk in &pool.missing {
-        log::warn!("pool {name}: disk {disk} is missing");
-    }
-    for gap in &pool.gaps {
-        log::error!("pool {name}: batches {} to {} are lost", gap.start(), gap.end());
-    }
-    match pool.read_only {
-        ReadOnly::No => {}
-        ReadOnly::Mode(mode) => log::warn!("pool {name} is read-only: {mode:?}"),
-        ReadOnly::LogLost => log::error!(
-            "pool {name} is read-only: acknowledged batches are missing from the log on every copy"
-        ),
-        ReadOnly::Damaged => log::error!("pool {name} is read-only: see what is lost above"),
-    }
 }
 
 /// The directory of sockets; nobody else's, and nobody else may look in.
@@ -415,17 +163,21 @@ fn start_control(
     host: &Host,
     pool: &OpenPool,
     mountpoint: &Path,
-    options: &DaemonOptions,
+    teller: Teller,
+    devices: Vec<PathBuf>,
 ) -> Result<Server, DaemonError> {
-    let events = Arc::new(EventLog::default());
-    host.threads().run(Box::new(Reporter {
-        clock: host.clock(),
-        reports: pool.reports.clone(),
-        members: pool.members.clone(),
-        events: events.clone(),
-        pool: pool.label.pool_name.clone(),
-        on_event: options.on_event.clone(),
-    }));
+    let events = teller.events();
+    let (reports, members) = (pool.reports.clone(), pool.members.clone());
+    let sightings = Arc::new(Sightings::default());
+    Lookout {
+        host: host.clone(),
+        members: members.clone(),
+        devices,
+        sightings: sightings.clone(),
+        teller: teller.clone(),
+    }
+    .start();
+    host.threads().run(Box::new(Reporter { reports, members, teller }));
     let face = Face {
         namespace: pool.namespace.clone(),
         members: pool.members.clone(),
@@ -438,11 +190,20 @@ fn start_control(
         read_only: pool.read_only,
         log: pool.log_state(),
         events,
+        sightings,
     };
+    let pid = std::process::id();
+    let about = PoolStatus::no_daemon(
+        &pool.label.pool_name,
+        &mountpoint.display().to_string(),
+        pid,
+        format!("process {pid} does not answer: look at it, and at the disks it waits for"),
+    );
     let threads = host.threads();
     Server::start(
         &make_run_directory()?.join(format!("{}.sock", pool.uuid())),
         Arc::new(face),
+        &about,
         host.wait(),
         host.clock(),
         Arc::new(move |name, body| threads.spawn(name, body)),
@@ -506,6 +267,7 @@ pub fn clear_dead_mount(mountpoint: &Path) -> bool {
 /// Step 1.
 fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, DaemonError> {
     let until = host.clock().now() + options.members_wait;
+    let mut told = false;
     loop {
         let paths = match options.devices.is_empty() {
             true => host.block_devices(),
@@ -526,9 +288,26 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, 
             }
             return Ok(found);
         }
+        if !told {
+            told = true;
+            tell_waiting(&found, options);
+        }
         let look = host.clock().now() + LOOK;
         host.wait().until(&Event::new(), Some(look), &mut || false);
     }
+}
+
+fn tell_waiting(found: &[FoundDisk], options: &DaemonOptions) {
+    let seconds = options.members_wait.as_secs();
+    let what = match (found.first(), &options.pool) {
+        (Some(disk), _) => {
+            let (name, all) = (&disk.label.pool_name, disk.label.member_count);
+            format!("{} of {all} disks of pool {name} are here", found.len())
+        }
+        (None, Some(pool)) => format!("no disk of a pool \"{pool}\" is here"),
+        (None, None) => "none of these is a disk of a pool".to_string(),
+    };
+    log::info!("{what}: waiting up to {seconds} s for members (-o wait=SECONDS)");
 }
 
 /// The disks of the pool that is asked for.
@@ -547,14 +326,21 @@ fn select(found: Vec<FoundDisk>, options: &DaemonOptions) -> Result<Vec<FoundDis
             pools.iter().map(|(uuid, name)| format!("{name} ({uuid})")).collect();
         return Err(DaemonError::Ambiguous { pools: names.join(", ") });
     }
-    if let Some((uuid, _)) = pools.first()
-        && let Some(running) =
-            running_pools().into_iter().find(|pool| pool.status.uuid == uuid.to_string())
-    {
-        let PoolStatus { name, mountpoint, pid, .. } = running.status;
-        return Err(DaemonError::Mounted { name, mountpoint, pid });
+    match pools.first() {
+        Some((uuid, _)) => refuse_running(*uuid).map(|()| found),
+        None => Ok(found),
     }
-    Ok(found)
+}
+
+fn refuse_running(pool: PoolUuid) -> Result<(), DaemonError> {
+    let mut running = running_pools().into_iter();
+    match running.find(|running| running.status.uuid == pool.to_string()) {
+        None => Ok(()),
+        Some(running) => {
+            let PoolStatus { name, mountpoint, pid, .. } = running.status;
+            Err(DaemonError::Mounted { name, mountpoint, pid })
+        }
+    }
 }
 
 fn open_candidates(
@@ -569,9 +355,21 @@ fn open_candidates(
                 let look = host.clock().now() + LOOK / 5;
                 host.wait().until(&Event::new(), Some(look), &mut || false);
             }
+            Err(ProbeError::InUse { path }) => return Err(who_has(found, path)),
             other => return Ok(other?),
         }
     }
+}
+
+/// Another daemon that has begun since we looked, or whoever else has the disk at `path`.
+fn who_has(found: &[FoundDisk], path: String) -> DaemonError {
+    let mounted = found.first().map(|disk| refuse_running(disk.label.pool));
+    if let Some(Err(mounted)) = mounted {
+        return mounted;
+    }
+    let uses = uses(Path::new(&path)).unwrap_or_default();
+    let by = uses.first().map(|used| use_in_words(used, Path::new(&path)));
+    DaemonError::InUse { path, by: by.unwrap_or_else(|| "another mount or program".to_string()) }
 }
 
 /// Whether the error means that `--force` or another option could help: for the command line's hint.

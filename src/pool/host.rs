@@ -25,6 +25,7 @@ use crate::format::Label;
 const TOOL_BUFFER_BYTES: u64 = 32 * MIB;
 
 /// The machine.
+#[derive(Clone)]
 pub struct Host {
     clock: Arc<dyn Clock>,
     wait: Arc<dyn Wait>,

@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
+use super::plan::use_in_words;
 use crate::base::limits::ROOT_BYTES_MAX;
 use crate::base::{MIB, UNIT_BYTES, Units};
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{identify, read_at, write_at};
+use crate::fleet::disk::probe::{identify, read_at, uses, write_at};
 use crate::format::journal_entry::{ENTRY_HEADER_BYTES, RawEntryHeader};
 use crate::format::shard_header::RawShardHeader;
 use crate::format::{DiskLayout, FormatError, LABEL_BYTES, Label, RawLabel, RawRoot};
@@ -27,6 +28,14 @@ pub enum InspectError {
     NoLabel {
         /// Which disk.
         path: String,
+    },
+    /// Somebody uses it [I9].
+    #[error("{path} is in use: {by}; nothing was written")]
+    Used {
+        /// Which disk.
+        path: String,
+        /// By whom.
+        by: String,
     },
     /// No layout for a disk of this size.
     #[error(transparent)]
@@ -185,10 +194,22 @@ fn walk(
     Ok(())
 }
 
-/// Takes the labels and roots off a disk, so that no pool takes it any more. Its data stays until it
-/// is overwritten. Refused while it is in use, or if it has no label.
-pub fn wipe(path: &Path) -> Result<Label, InspectError> {
+/// The label of a disk that may be wiped: it has one, and nobody uses it [I9].
+pub fn wipeable(path: &Path) -> Result<Label, InspectError> {
     let label = current_label(path)?;
+    match uses(path)?.first() {
+        None => Ok(label),
+        Some(used) => {
+            let by = use_in_words(used, path);
+            Err(InspectError::Used { path: path.display().to_string(), by })
+        }
+    }
+}
+
+/// Takes the labels and roots off a disk, so that no pool takes it any more. Its data stays until it
+/// is overwritten. Refused if it is not [`wipeable`].
+pub fn wipe(path: &Path) -> Result<Label, InspectError> {
+    let label = wipeable(path)?;
     // The labels first: from the first one on, the disk is on its way out.
     let places = label.layout.label_offsets.iter().chain(&label.layout.slot_offsets);
     for &offset in places {

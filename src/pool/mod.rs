@@ -4,12 +4,16 @@
 pub mod assemble;
 pub mod create;
 pub mod daemon;
+pub mod enclosures;
+mod events;
+mod face;
 pub mod host;
 pub mod inspect;
 pub mod labels;
 pub mod mounting;
 pub mod open;
 pub mod plan;
+mod returned;
 mod root_keeper;
 pub mod simulated;
 pub mod threads;

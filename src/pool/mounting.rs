@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::daemon::clear_dead_mount;
+use super::daemon::{clear_dead_mount, is_dead_mount};
 use super::host::Host;
 use crate::base::sync::Arc;
-use crate::control::RunningPool;
+use crate::control::{Daemons, PoolStatus, RunningPool};
 use crate::frontend::memory::{Contents, MemoryFileSystem};
 use crate::frontend::session::{MOUNT_TYPE, Mount, MountError, MountOptions};
 use crate::namespace::Caller;
@@ -27,6 +27,31 @@ pub fn run_directory() -> PathBuf {
 /// All pools of this user whose daemons answer.
 pub fn running_pools() -> Vec<RunningPool> {
     crate::control::running_pools(&run_directory())
+}
+
+/// Mounts of this user that nobody answers for, each with what is known and what to do.
+pub fn unanswered() -> Vec<PoolStatus> {
+    let Daemons { running, silent } = crate::control::daemons(&run_directory());
+    if !silent.is_empty() {
+        // Asking a mount whose daemon hangs would hang too.
+        return silent;
+    }
+    let user = nix::unistd::geteuid().as_raw();
+    let answers = |mount: &MountEntry| {
+        running.iter().any(|pool| Path::new(&pool.status.mountpoint) == mount.mountpoint)
+    };
+    let mounts = our_mounts().into_iter().filter(|mount| mount.user == Some(user));
+    let dead = mounts.filter(|mount| !answers(mount) && is_dead_mount(&mount.mountpoint));
+    let status = |mount: MountEntry| {
+        let at = mount.mountpoint.display().to_string();
+        let advice = format!(
+            "its daemon has died; what was synced is safe: isotherm mount {} {at} mounts it again, and \
+             the log of the daemon may tell why",
+            mount.source
+        );
+        PoolStatus::no_daemon(&mount.source, &at, 0, advice)
+    };
+    dead.map(status).collect()
 }
 
 /// Mounts of ours, in the order in which they were made.

@@ -90,7 +90,8 @@ pub enum OpenError {
     /// No root leads to the index [I6].
     #[error(
         "where everything is cannot be told, every copy of it is lost on the disks at hand ({0}); \
-         nothing was changed: bring missing disks back and mount again"
+         nothing was changed: bring missing disks back and mount again (isotherm list shows which are \
+         here)"
     )]
     IndexLost(FleetError),
 }
@@ -120,6 +121,36 @@ pub enum ReadOnly {
     LogLost,
     /// Of what the newest root names, or what the log needs, more is lost than redundancy covers [I6].
     Damaged,
+}
+
+impl ReadOnly {
+    /// Why, for people; None if it is not.
+    pub fn words(self) -> Option<&'static str> {
+        match self {
+            ReadOnly::No | ReadOnly::Mode(Mode::ReadWrite) => None,
+            ReadOnly::Mode(Mode::Asked) => Some("as asked for"),
+            ReadOnly::Mode(Mode::TooManyMissing) => {
+                Some("more disks are missing than the redundancy covers; what is there reads")
+            }
+            ReadOnly::Mode(Mode::CouldBeElsewhere) => Some(
+                "the missing disks could be in use on another machine; if they are not, mount with \
+                 -o degraded",
+            ),
+            ReadOnly::LogLost => Some(
+                "acknowledged batches are missing from the log on every copy; what reads is good, copy \
+                 it to another pool",
+            ),
+            ReadOnly::Damaged => Some(
+                "more is lost than redundancy covers (the log says what); what reads is good, copy it to \
+                 another pool",
+            ),
+        }
+    }
+
+    /// Whether nobody asked for it.
+    pub fn is_trouble(self) -> bool {
+        self.words().is_some() && self != ReadOnly::Mode(Mode::Asked)
+    }
 }
 
 /// A pool that is open.

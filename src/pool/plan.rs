@@ -1,10 +1,10 @@
 //! What `create` would do: the disks, what is on them, and the redundancies they allow. Reads only.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::base::UNIT_BYTES;
 use crate::fleet::disk::error::ProbeError;
-use crate::fleet::disk::probe::{Probe, Use, probe};
+use crate::fleet::disk::probe::{Probe, Use, enclosure, opened_by, probe};
 use crate::format::{DiskLayout, FormatError, Redundancy};
 
 pub use crate::fleet::capacity::{Choice, choose_redundancy, usable_bytes};
@@ -22,7 +22,11 @@ pub struct PlannedDisk {
     pub bytes: u64,
     /// Bytes of its data area: what is left for objects.
     pub data_bytes: u64,
-    /// What is on it or uses it, in words; empty for a blank disk [I9].
+    /// The enclosure or controller it hangs on, as far as known [R24].
+    pub enclosure: Option<String>,
+    /// Who uses it, in words; nothing overrides that [I9].
+    pub used: Vec<String>,
+    /// What is on it, in words; empty for a blank disk [I9].
     pub foreign: Vec<String>,
 }
 
@@ -69,26 +73,37 @@ fn plan_disk(found: Probe) -> Result<PlannedDisk, PlanError> {
     let identity = found.identity;
     let layout = DiskLayout::for_disk(identity.bytes)
         .map_err(|source| PlanError::Layout { path: identity.path.clone(), source })?;
-    let uses = found.uses.iter().map(|used| match used {
-        Use::Mounted { at } => format!("mounted at {at}"),
-        Use::Swap => "in use as swap".to_string(),
-        Use::Held { by } => format!("held by {by}"),
-        Use::Busy => "opened by another process".to_string(),
-    });
-    let signatures = found.signatures.iter().map(|found| found.name.to_string());
-    let mut foreign: Vec<String> = uses.chain(signatures).collect();
-    foreign.dedup();
+    let mut used: Vec<String> =
+        found.uses.iter().map(|used| use_in_words(used, Path::new(&identity.path))).collect();
     if found.read_only {
-        foreign.push("read-only device".to_string());
+        used.push("read-only device".to_string());
     }
+    let mut foreign: Vec<String> =
+        found.signatures.iter().map(|found| found.name.to_string()).collect();
+    foreign.dedup();
     Ok(PlannedDisk {
+        enclosure: enclosure(Path::new(&identity.path)),
         path: identity.path,
         model: identity.model,
         serial: identity.serial,
         bytes: identity.bytes,
         data_bytes: layout.data_units.0 * UNIT_BYTES,
+        used,
         foreign,
     })
+}
+
+/// Who uses the disk at `path`, for people.
+pub fn use_in_words(used: &Use, path: &Path) -> String {
+    match used {
+        Use::Mounted { at } => format!("mounted at {at}"),
+        Use::Swap => "in use as swap".to_string(),
+        Use::Held { by } => format!("held by {by}"),
+        Use::Busy => match opened_by(path) {
+            Some(process) => format!("opened by {process}"),
+            None => "opened by another process".to_string(),
+        },
+    }
 }
 
 /// The redundancies these disks allow; see [`choose_redundancy`].
@@ -118,7 +133,7 @@ mod tests {
             paths.push(path);
         }
         let disks = plan_disks(&paths).expect("they are fine");
-        assert!(disks.iter().all(|disk| disk.foreign.is_empty()));
+        assert!(disks.iter().all(|disk| disk.foreign.is_empty() && disk.used.is_empty()));
         assert!(disks[0].data_bytes < GIB && disks[0].data_bytes > GIB * 9 / 10);
         let choices = choices(&disks);
         let default = choices.iter().find(|choice| choice.recommended).expect("a default");

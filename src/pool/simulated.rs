@@ -75,7 +75,7 @@ impl SimMachine {
         let options = CreateOptions {
             name: "simulated".to_string(),
             redundancy,
-            enclosure_cap: 0,
+            enclosures: Vec::new(),
             machine_id: MACHINE_ID,
             now_seconds: self.world.wall().seconds,
             force: false,

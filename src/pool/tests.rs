@@ -133,7 +133,7 @@ fn options(m: u8) -> CreateOptions {
     CreateOptions {
         name: "tank".to_string(),
         redundancy: parity(m),
-        enclosure_cap: 0,
+        enclosures: Vec::new(),
         machine_id: HERE,
         now_seconds: 1_700_000_000,
         force: false,
@@ -193,6 +193,26 @@ fn r24_one_drive_twice_is_refused() {
     disks[2].probe.drives = disks[0].probe.drives.clone();
     let refused = create(&bench.access, &options(1), &disks, &mut Random::new(1));
     assert!(matches!(refused, Err(CreateError::SameDrive { .. })), "{refused:?}");
+}
+
+#[test]
+fn r24_members_keep_their_enclosures_over_mounts_here_or_not() {
+    let bench = Bench::empty(13, 5);
+    let (one, two) = (Some(1), Some(2));
+    let enclosures = vec![one, one, two, None, two];
+    let options = CreateOptions { enclosures: enclosures.clone(), ..options(1) };
+    let new = bench.new_disks();
+    create(&bench.access, &options, &new, &mut Random::new(1)).expect("blank disks");
+    let (first, _, root) = bench.mount(1);
+    assert_eq!(root.config.enclosure_cap, 1);
+    let of = |assembled: &Assembled| {
+        assembled.members.all().iter().map(|member| member.enclosure).collect::<Vec<_>>()
+    };
+    assert_eq!(of(&first), enclosures);
+    // Their number is in the next mount's root too, and known of a member that is missing.
+    let again = Bench::new(14, &without(&bench.images(), &[1]));
+    let assembled = again.claim(2);
+    assert_eq!((of(&assembled), assembled.missing), (enclosures, vec![DiskIndex(1)]));
 }
 
 #[test]

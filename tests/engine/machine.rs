@@ -106,7 +106,7 @@ impl SimPool {
         let options = CreateOptions {
             name: "pool".to_string(),
             redundancy: shape.redundancy,
-            enclosure_cap: 0,
+            enclosures: Vec::new(),
             machine_id: [7; 16],
             now_seconds: 1_690_000_000,
             force: false,

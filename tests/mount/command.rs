@@ -79,6 +79,10 @@ impl Shelf {
         (output.status.success(), pools.remove(0))
     }
 
+    fn sync(&self) -> Output {
+        self.run(&["sync", &self.mountpoint().display().to_string()])
+    }
+
     fn umount(&self) -> Output {
         self.run(&["umount", &self.mountpoint().display().to_string()])
     }
@@ -282,6 +286,50 @@ fn a_degraded_pool_says_so_and_exits_with_1() {
         pool["disks"].as_array().expect("disks").iter().filter(|disk| disk["state"] == "missing");
     assert_eq!(missing.count(), 2);
     assert!(!pool["advice"].as_array().expect("advice").is_empty());
+    assert!(shelf.umount().status.success());
+}
+
+#[test]
+fn a_disk_that_returns_is_told_and_taken_with_the_next_mount_and_never_serves_what_is_old() {
+    // [R2, R5]
+    let shelf = Shelf::new();
+    shelf.create();
+    if !shelf.mount() {
+        return;
+    }
+    let file = shelf.mountpoint().join("file");
+    fs::write(&file, vec![1; 4 << 20]).expect("write");
+    assert!(shelf.umount().status.success());
+    let (disk, aside) = (&shelf.disks[1], shelf.directory.path().join("aside"));
+    fs::rename(disk, &aside).expect("unplugged");
+    File::create(disk).expect("an empty slot");
+    assert!(shelf.mount());
+    fs::write(&file, vec![2; 4 << 20]).expect("written without it");
+    assert!(shelf.sync().status.success());
+    fs::rename(&aside, disk).expect("plugged in");
+    let mut pool = serde_json::Value::Null;
+    wait_for(|| {
+        pool = shelf.status().1;
+        pool["disks"][1]["seen_at"] == disk.display().to_string()
+    });
+    assert_eq!(pool["disks"][1]["state"], "missing", "what it missed is not on it");
+    let advice = pool["advice"].to_string();
+    assert!(
+        advice.contains("isotherm umount") && advice.contains("disk 1 is there now"),
+        "{advice}"
+    );
+    assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
+    assert!(shelf.umount().status.success());
+    assert!(shelf.mount(), "takes it");
+    assert!(shelf.status().0, "healthy");
+    assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
+    assert!(shelf.umount().status.success());
+    // It counts for nothing that was written without it: two others may go all the same.
+    for disk in [&shelf.disks[0], &shelf.disks[4]] {
+        File::options().write(true).open(disk).expect("open").set_len(0).expect("taken away");
+    }
+    assert!(shelf.mount());
+    assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
     assert!(shelf.umount().status.success());
 }
 

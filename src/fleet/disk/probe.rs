@@ -86,11 +86,7 @@ pub fn identify(path: &Path) -> Result<Identified, ProbeError> {
 /// Looks at the block device or regular file at `path` and reads what is on it; changes nothing.
 pub fn probe(path: &Path) -> Result<Probe, ProbeError> {
     let Identified { identity, drives, read_only } = identify(path)?;
-    let found = Found::at(path)?;
-    let mut uses = found.uses();
-    if uses.is_empty() && found.is_busy()? {
-        uses.push(Use::Busy);
-    }
+    let uses = uses(path)?;
     let bytes = identity.bytes;
     let head = read_at(path, 0, round_down(bytes.min(HEAD_BYTES), UNIT_BYTES))?;
     let tail_at = round_down(bytes.saturating_sub(TAIL_BYTES), UNIT_BYTES);
@@ -104,6 +100,28 @@ pub fn probe(path: &Path) -> Result<Probe, ProbeError> {
     }
     let signatures = recognise(&Parts { bytes, head: &head, tail: &tail, labels: &labels });
     Ok(Probe { identity, drives, read_only, signatures, uses })
+}
+
+/// Who uses the disk now [I9]. Opens it, and reads nothing.
+pub fn uses(path: &Path) -> Result<Vec<Use>, ProbeError> {
+    let found = Found::at(path)?;
+    let mut uses = found.uses();
+    if uses.is_empty() && found.is_busy()? {
+        uses.push(Use::Busy);
+    }
+    Ok(uses)
+}
+
+/// The enclosure or controller that a disk shares with others, as far as the kernel knows [R24].
+pub fn enclosure(path: &Path) -> Option<String> {
+    Found::at(path).ok()?.device?.enclosure()
+}
+
+/// A process that has the disk open, in words: `isotherm (process 12)`. Of others' processes only root
+/// sees that. Looks at every thread: each disk of a pool is open in one thread's table alone.
+pub fn opened_by(path: &Path) -> Option<String> {
+    let path = std::fs::canonicalize(path).ok()?;
+    Tree::machine().opened_by(&path, std::process::id())
 }
 
 /// Reads `bytes` at `offset` (both multiples of 4096) past the page cache. Blocks as long as the disk
@@ -254,6 +272,9 @@ impl Found {
         for by in parts.iter().flat_map(Device::holders) {
             uses.push(Use::Held { by });
         }
+        if let Some(file) = device.backing_file().filter(|file| is_locked(file)) {
+            uses.push(Use::Held { by: format!("who uses {}", file.display()) });
+        }
         uses
     }
 
@@ -285,6 +306,12 @@ impl Found {
         };
         file.map_err(|error| self.io("open", 0, &error))
     }
+}
+
+/// Whether a pool has locked this regular file: a disk under another name.
+fn is_locked(file: &Path) -> bool {
+    let is_file = std::fs::metadata(file).is_ok_and(|found| found.is_file());
+    is_file && File::open(file).is_ok_and(|file| !try_lock(&file))
 }
 
 /// Locks a file as a pool does; false if somebody else has. Ends when the file is closed.

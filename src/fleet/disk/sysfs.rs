@@ -79,6 +79,27 @@ impl Tree {
         names
     }
 
+    /// A process other than `but` that has `file` open, in words.
+    pub fn opened_by(&self, file: &Path, but: u32) -> Option<String> {
+        let numbers = |path: PathBuf| {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse::<u32>().ok();
+            entries.filter_map(number).collect::<Vec<u32>>()
+        };
+        let has_it = |pid: &u32| {
+            let threads = self.path(&format!("proc/{pid}/task"));
+            numbers(threads.clone()).into_iter().any(|thread| {
+                let open = fs::read_dir(threads.join(format!("{thread}/fd")));
+                let open = open.into_iter().flatten().flatten();
+                open.into_iter()
+                    .any(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == file))
+            })
+        };
+        let pid = numbers(self.path("proc")).into_iter().filter(|&pid| pid != but).find(has_it)?;
+        let name = self.lines(&format!("proc/{pid}/comm")).into_iter().next().unwrap_or_default();
+        Some(format!("{name} (process {pid})"))
+    }
+
     /// The best name of `node` under /dev/disk/by-id, empty if none: that of the model and serial
     /// number first, a world wide name last.
     pub fn by_id(&self, node: &str) -> String {
@@ -255,6 +276,29 @@ impl Device {
             .unwrap_or_default()
     }
 
+    /// What it shares a fate with [R24]: the enclosure that says it holds it, else the USB device or the
+    /// PCI function (a controller) that it hangs on. None for what hangs on nothing: loop devices, volumes.
+    pub fn enclosure(&self) -> Option<String> {
+        let whole = self.whole();
+        let slots = whole.list("device").into_iter();
+        let slot = slots.filter(|name| name.starts_with("enclosure_device:")).min();
+        if let Some(slot) = slot
+            && let Ok(slot) = fs::canonicalize(whole.directory.join("device").join(slot))
+            && let Some(enclosure) = slot.parent()
+        {
+            let id = fs::read_to_string(enclosure.join("id")).unwrap_or_default();
+            let name = enclosure.file_name().unwrap_or_default().to_string_lossy();
+            let id = if id.trim().is_empty() { &*name } else { id.trim() };
+            return Some(format!("enclosure {id}"));
+        }
+        let name =
+            |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let usb = whole.directory.ancestors().find(|path| path.join("idVendor").exists());
+        let pci = || whole.directory.ancestors().map(name).find(|name| is_pci_function(name));
+        usb.map(|path| format!("usb {}", name(path)))
+            .or_else(|| Some(format!("controller {}", pci()?)))
+    }
+
     /// Keys of the physical drives it lies on [R24]: through partitions, loop devices over other
     /// devices, device mapper and md. `file` says what the key of a regular file is.
     pub fn drives(&self, file: &dyn Fn(&Path) -> Option<Below>) -> BTreeSet<String> {
@@ -309,6 +353,16 @@ impl Device {
     }
 }
 
+/// `0000:3b:00.0`.
+fn is_pci_function(name: &str) -> bool {
+    let parts: Vec<&str> = name.split([':', '.']).collect();
+    let hex = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_hexdigit());
+    let [domain, bus, device, function] = parts[..] else { return false };
+    parts.iter().all(hex)
+        && domain.len() >= 4
+        && (bus.len(), device.len(), function.len()) == (2, 2, 1)
+}
+
 /// What lies under a loop device.
 pub(super) enum Below {
     /// A regular file, with its key.
@@ -320,6 +374,11 @@ pub(super) enum Below {
 /// Whether the block device with this number makes durable writes durable by itself.
 pub(super) fn has_durable_writes(rdev: u64) -> bool {
     Tree::machine().device(rdev).is_some_and(|device| device.has_durable_writes())
+}
+
+/// Whether a loop device lies over this file, whose path has no links in it.
+pub(super) fn has_loop_device(file: &Path) -> bool {
+    !Tree::machine().loops_over(file).is_empty()
 }
 
 #[cfg(test)]

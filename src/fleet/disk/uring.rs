@@ -270,12 +270,14 @@ fn run(shared: &Arc<Shared>, opening: &Opening) {
 /// Gives the calling thread a file table of its own that holds nothing but the wake-up descriptors
 /// and standard error.
 fn isolate() -> Result<(), Errno> {
+    // Made in the common table, if nobody has yet: made after, they would be in this one alone.
+    let numbers = Wake::numbers()?;
     // SAFETY: unshare takes no pointers; the result is checked.
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(Errno(last_errno()));
     }
     let mut next: u32 = 0;
-    let kept = Wake::numbers()?.all.iter().copied().chain([libc::STDERR_FILENO]);
+    let kept = numbers.all.iter().copied().chain([libc::STDERR_FILENO]);
     let mut kept: Vec<u32> = kept.map(|number| number.cast_unsigned()).collect();
     kept.sort_unstable();
     for keep in kept.into_iter().chain([u32::MAX]) {
@@ -341,6 +343,11 @@ impl Opening {
             return Err(ProbeError::NotADisk { path: path() });
         }
         if identity.is_file && !self.read_only {
+            // [I9] Whoever uses the loop device over it does not see the lock.
+            let canonical = std::fs::canonicalize(&self.path).unwrap_or(self.path.clone());
+            if sysfs::has_loop_device(&canonical) {
+                return Err(ProbeError::InUse { path: path() });
+            }
             // SAFETY: flock takes no pointers; the descriptor is open.
             if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
                 return Err(self.error("lock", Errno(last_errno())));

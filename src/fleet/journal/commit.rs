@@ -268,7 +268,7 @@ impl Journal {
         }
         for disk in late {
             if self.members().handle(disk).is_some() {
-                log::warn!("disk {disk} is late for the journal; others take its copies for now");
+                log::debug!("disk {disk} is late for the journal; others take its copies for now");
                 self.members().late(disk);
             }
         }
@@ -291,10 +291,10 @@ impl Journal {
             state.suspended = suspended;
         }
         if suspended {
-            log::error!("writing is suspended: fewer than {need} disks take the journal");
+            log::debug!("writing is suspended: fewer than {need} disks take the journal");
             self.members().reports().push(Report::Suspended);
         } else {
-            log::warn!("writing goes on: {need} disks take the journal again");
+            log::debug!("writing goes on: {need} disks take the journal again");
             self.members().reports().push(Report::Resumed);
         }
         self.event.notify();

@@ -399,6 +399,24 @@ fn scenario_11_a_late_disk_is_replaced_and_stays_out_until_the_checkpoint() {
 }
 
 #[test]
+fn r24_copies_of_a_batch_are_spread_over_enclosures() {
+    let bench = Bench::new(15, 8, 2);
+    for member in bench.members.all() {
+        // The first four disks, which a tie prefers, share one.
+        bench.members.set(Member { enclosure: Some(member.index.0 / 4 + 1), ..member });
+    }
+    let journal = bench.journal(&ZERO);
+    append(&journal, 1..=20, 5000);
+    for lsn in 1..=20 {
+        let copies = bench.entries().into_iter().filter(|(_, _, entry)| entry.lsn == Lsn(lsn));
+        let disks: Vec<usize> = copies.map(|(disk, _, _)| disk).collect();
+        let first = disks.iter().filter(|&&disk| disk < 4).count();
+        assert!(first <= 2 && disks.len() - first <= 2, "batch {lsn} is on {disks:?}");
+        assert!(disks.len() > 2, "batch {lsn} is on {disks:?}");
+    }
+}
+
+#[test]
 fn scenario_12_a_full_ring_stops_users_first_and_a_trim_frees_it() {
     let bench = Bench::new(15, 3, 1);
     let journal = bench.journal(&ZERO);

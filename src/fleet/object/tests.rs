@@ -10,7 +10,9 @@ use crate::base::{Clock, DiskIndex, DiskUuid, Epoch, MIB, PoolUuid, Random};
 use crate::fleet::disk::sim::{Access, SimParameters};
 use crate::fleet::disk::{BufferPool, Disk, DiskError, SimDisk};
 use crate::fleet::{FailReason, Heat, Member, MemberState, Members, Report, Reports, Space};
-use crate::format::{DiskLayout, RawShardHeader};
+use crate::format::{DiskLayout, Place, RawShardHeader};
+
+mod enclosures;
 
 const DISK_BYTES: u64 = 256 * MIB;
 const POOL: PoolUuid = PoolUuid([7; 16]);
@@ -550,6 +552,9 @@ fn i10_a_disk_whose_flush_failed_is_not_believed() {
         for seed in 0..6 {
             let stored = write_through(&rig, ec(4, 2), seed);
             assert_eq!(stored.record.redundancy.tolerates(), 2, "[R12] full margin");
+            // Their first flush, or write, failed: there is nothing durable on them to name.
+            let believed = |place: &Place| place.disk < DiskIndex(2);
+            assert!(!stored.record.places.iter().flatten().any(believed), "{access:?}");
         }
         for disk in [DiskIndex(0), DiskIndex(1)] {
             assert_eq!(rig.members.state(disk), Some(MemberState::Failed), "{access:?}");

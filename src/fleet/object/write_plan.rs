@@ -47,7 +47,8 @@ pub(super) fn plan_write(
     loop {
         let (redundancy, shard_units, candidates) =
             geometry_now(store, object, bytes, avoid, &full)?;
-        let parity = redundancy.tolerates();
+        // [R24] Tables have more copies than m + 1, and are capped like the rest.
+        let parity = redundancy.tolerates().min(store.context.members.parity());
         let disks = {
             let mut random = store.random.lock();
             place(&candidates, redundancy.shards(), parity, &mut random)
@@ -140,11 +141,13 @@ fn candidate(
     })
 }
 
-/// Another place for one shard of `record`, on a disk that has none of its shards.
+/// Another place for this shard of `record`, on a disk that has none of its shards, and in an enclosure
+/// with fewer than m of the others if there is one [R24].
 pub(super) fn plan_elsewhere(
     store: &ObjectStore,
     object: &WriteObject<'_>,
     record: &ObjectRecord,
+    shard: ShardIndex,
     avoid: &BTreeSet<DiskIndex>,
 ) -> Option<Reservation> {
     let units = record.shard_units();
@@ -152,8 +155,19 @@ pub(super) fn plan_elsewhere(
         record.places.iter().flatten().map(|place| place.disk).collect();
     let (_, mut candidates) = candidates(store, units, object, avoid);
     candidates.retain(|one| one.free_units >= units.0 && !taken.contains(&one.disk));
+    let cap = store.context.members.parity().max(1);
+    let enclosure = |disk| store.context.members.get(disk).and_then(|member| member.enclosure);
+    let others = record.places.iter().enumerate().filter(|(at, _)| *at != shard.as_usize());
+    let others: Vec<Option<u16>> =
+        others.filter_map(|(_, place)| *place).map(|place| enclosure(place.disk)).collect();
+    let is_crowded = |one: &Candidate| {
+        one.enclosure.is_some() && others.iter().filter(|&&of| of == one.enclosure).count() >= cap
+    };
     while !candidates.is_empty() {
-        let disk = place(&candidates, 1, 1, &mut store.random.lock())?[0];
+        let (crowded, fit): (Vec<Candidate>, Vec<Candidate>) =
+            candidates.iter().copied().partition(is_crowded);
+        let from = if fit.is_empty() { crowded } else { fit };
+        let disk = place(&from, 1, 1, &mut store.random.lock())?[0];
         let stream = Stream::of(record.kind);
         let reservation = store.context.space.reserve(disk, units, stream, object.level);
         if reservation.is_some() {

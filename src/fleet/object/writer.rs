@@ -456,9 +456,9 @@ impl<'a> Attempt<'a> {
     /// Sends a shard to another disk.
     fn elsewhere(&mut self, index: usize) -> Result<(), GivenUp> {
         let (object, shard) = (self.shards[index].object, self.shards[index].shard);
+        let (wanted, record) = (&self.objects[object], &self.records[object]);
         let reservation =
-            plan_elsewhere(self.store, &self.objects[object], &self.records[object], self.avoid)
-                .ok_or(GivenUp)?;
+            plan_elsewhere(self.store, wanted, record, shard, self.avoid).ok_or(GivenUp)?;
         self.records[object].places[shard.as_usize()] = Some(place_of(&reservation));
         let header =
             self.header(&self.records[object], shard, &self.checksums[object]).ok_or(GivenUp)?;

@@ -119,6 +119,19 @@ fn r6_an_entry_fills_whole_units() {
 }
 
 #[test]
+fn r24_a_root_knows_who_shares_an_enclosure() {
+    let mut root = samples::root();
+    let without = encode_root(&root);
+    root.members[0].enclosure = Some(0x0102);
+    let bytes = encode_root(&root);
+    assert_eq!(decode_root(&bytes).as_ref(), Ok(&root));
+    assert!(root.describe().contains("\"WD-0001\", enclosure 258"), "{}", root.describe());
+    // Nothing else moved: roots from before there were enclosures read as they did.
+    let changed = (24..bytes.len()).filter(|&at| bytes[at] != without[at]);
+    assert_eq!(changed.collect::<Vec<_>>(), [172, 173]);
+}
+
+#[test]
 fn r9_a_root_is_believed_only_in_its_slot_and_fits_it() {
     let bytes = encode_root(&samples::root());
     assert_eq!(bytes.len() % 4096, 0);

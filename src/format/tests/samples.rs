@@ -83,6 +83,7 @@ pub(super) fn root() -> Root {
         bytes: DISK_BYTES + u64::from(index),
         serial: serial.into(),
         state,
+        enclosure: None,
     };
     let head = |disk, position| RingHead { disk: DiskIndex(disk), position };
     let link = |kind, counter| ChainLink {

@@ -175,3 +175,50 @@ fn i9_mounts_and_swap_are_seen() {
     assert_eq!(mounts[1], Mount { device, at, source });
     assert_eq!(shelf.tree().swaps(), [PathBuf::from("/dev/sdb2")]);
 }
+
+#[test]
+fn r24_disks_that_share_an_enclosure_are_known() {
+    let shelf = Shelf::new();
+    let host = "pci0000:3a/0000:3a:00.0/0000:3b:00.0/host6";
+    for (name, number, slot) in [("sda", "8:0", "Slot 01"), ("sdb", "8:16", "Slot 02")] {
+        let place = format!("{host}/port-6:0/end_device-{number}/block/{name}");
+        shelf.device(&place, number, &[("size", "4096")]);
+        let directory = format!("sys/devices/{place}/device");
+        shelf.file(&format!("{directory}/model"), b"X");
+        shelf.file(&format!("sys/devices/{host}/enclosure/6:0:9:0/{slot}/fault"), b"0\n");
+        let root = shelf.directory.path().join("sys/devices");
+        let slot_at = root.join(host).join("enclosure/6:0:9:0").join(slot);
+        let link = format!("{directory}/enclosure_device:{slot}");
+        shelf.link(&link, slot_at.to_str().expect("it is ASCII"));
+    }
+    assert_eq!(shelf.get(8, 0).enclosure().as_deref(), Some("enclosure 6:0:9:0"), "without an id");
+    shelf.file(&format!("sys/devices/{host}/enclosure/6:0:9:0/id"), b"0x500304800a1b2c3f\n");
+    let known = Some("enclosure 0x500304800a1b2c3f");
+    assert_eq!(shelf.get(8, 0).enclosure().as_deref(), known);
+    assert_eq!(shelf.get(8, 16).enclosure().as_deref(), known, "both by its own identity");
+    // No enclosure speaks for it: the box on USB, with its bridges; else the controller.
+    let usb = "pci0000:00/0000:00:14.0/usb2/2-3/2-3.1";
+    for (lun, name, number) in [("0", "sdc", "8:32"), ("1", "sdd", "8:48")] {
+        let place = format!("{usb}/2-3.1:1.0/host8/target8:0:0/8:0:0:{lun}/block/{name}");
+        shelf.device(&place, number, &[("size", "4096")]);
+        assert_eq!(shelf.drives(8, if lun == "0" { 32 } else { 48 }), [format!("device {name}")]);
+    }
+    for hub in ["usb2", "usb2/2-3", "usb2/2-3/2-3.1"] {
+        shelf.file(&format!("sys/devices/pci0000:00/0000:00:14.0/{hub}/idVendor"), b"174c\n");
+    }
+    assert_eq!(shelf.get(8, 32).enclosure().as_deref(), Some("usb 2-3.1"));
+    assert_eq!(shelf.get(8, 48).enclosure().as_deref(), Some("usb 2-3.1"));
+    let sata = "pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sde";
+    shelf.device(sata, "8:64", &[("size", "4096")]);
+    shelf.device(&format!("{sata}/sde1"), "8:65", &[("partition", "1")]);
+    for minor in [64, 65] {
+        let of = shelf.get(8, minor).enclosure();
+        assert_eq!(
+            of.as_deref(),
+            Some("controller 0000:00:1f.2"),
+            "a partition is where its disk is"
+        );
+    }
+    shelf.device("virtual/block/loop0", "7:0", &[("loop/backing_file", "/images/disk 1")]);
+    assert_eq!(shelf.get(7, 0).enclosure(), None);
+}

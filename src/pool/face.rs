@@ -1,0 +1,175 @@
+//! What the admin socket of an open pool shows: its status, and what to do next.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::events::EventLog;
+use super::open::ReadOnly;
+use super::returned::Sightings;
+use crate::base::sync::Arc;
+use crate::base::{KIB, PoolUuid};
+use crate::control::{Controlled, DiskStatus, Health, PoolStatus};
+use crate::fleet::disk::Identity;
+use crate::fleet::{Heat, Member, MemberState, Members, Space};
+use crate::format::MemberEntry;
+use crate::namespace::Namespace;
+
+/// What the admin socket may see of the pool.
+pub(super) struct Face {
+    pub(super) namespace: Namespace,
+    pub(super) members: Arc<Members>,
+    pub(super) entries: Vec<MemberEntry>,
+    pub(super) space: Arc<Space>,
+    pub(super) heat: Arc<Heat>,
+    pub(super) name: String,
+    pub(super) uuid: PoolUuid,
+    pub(super) mountpoint: PathBuf,
+    pub(super) read_only: ReadOnly,
+    pub(super) log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
+    pub(super) events: Arc<EventLog>,
+    pub(super) sightings: Arc<Sightings>,
+}
+
+impl Face {
+    fn disk(&self, member: &Member) -> DiskStatus {
+        let room = self.space.room(member.index).unwrap_or_default();
+        let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
+        // Of a disk that is not here the root knows what to look for.
+        let entry = self.entries.iter().find(|entry| entry.index == member.index);
+        let identity = identity.unwrap_or_else(|| Identity {
+            serial: entry.map(|entry| entry.serial.clone()).unwrap_or_default(),
+            ..Identity::default()
+        });
+        let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
+        let state = match member.state {
+            MemberState::Active => "active",
+            MemberState::Failed => "failed",
+            MemberState::Missing => "missing",
+        };
+        let wait = match member.state {
+            MemberState::Active => self.heat.wait(member.index, 64 * KIB),
+            MemberState::Failed | MemberState::Missing => Duration::ZERO,
+        };
+        DiskStatus {
+            index: member.index.0,
+            uuid: member.uuid.to_string(),
+            path: identity.path,
+            by_id: identity.by_id,
+            model: identity.model,
+            serial: identity.serial,
+            state: state.to_string(),
+            seen_at: self.sightings.of(member),
+            bytes: entry.map_or(member.layout.disk_bytes, |entry| entry.bytes),
+            used_bytes: room.used.bytes(),
+            errors: counters.errors,
+            wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
+            read_bytes: counters.read_bytes,
+            written_bytes: counters.written_bytes,
+        }
+    }
+}
+
+impl Controlled for Face {
+    fn status(&self) -> PoolStatus {
+        let disks: Vec<DiskStatus> =
+            self.members.all().iter().map(|member| self.disk(member)).collect();
+        let progress = self.namespace.progress();
+        let room = self.namespace.statfs();
+        let (log_percent, suspended) = (self.log)();
+        let out = disks.iter().filter(|disk| disk.state != "active").count();
+        let health = if progress.failed {
+            Health::Failed
+        } else if suspended {
+            Health::Suspended
+        } else if self.read_only.is_trouble() {
+            Health::ReadOnly
+        } else if out > 0 {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        };
+        let mut status = PoolStatus {
+            name: self.name.clone(),
+            uuid: self.uuid.to_string(),
+            health,
+            mountpoint: self.mountpoint.display().to_string(),
+            pid: std::process::id(),
+            read_only: self.read_only.words().unwrap_or_default().to_string(),
+            redundancy: self.members.redundancy().to_string(),
+            total_bytes: room.total_bytes,
+            free_bytes: room.free_bytes,
+            inodes: progress.inodes,
+            dirty_bytes: progress.dirty_bytes,
+            log_percent,
+            advice: Vec::new(),
+            disks,
+            events: self.events.lines(),
+        };
+        status.advice = advice(&status, self.members.parity());
+        status
+    }
+
+    fn sync(&self) -> Result<(), String> {
+        self.namespace.sync().map_err(|error| error.to_string())
+    }
+}
+
+/// What to do next, in plain words.
+fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let again = format!(
+        "isotherm umount {mountpoint}, then mount {name} there again",
+        mountpoint = pool.mountpoint,
+        name = pool.name
+    );
+    match pool.health {
+        Health::Failed => lines.push(format!(
+            "the log could not be written; what was synced before is safe: check the disks' cables and \
+             power, then {again}"
+        )),
+        Health::Suspended => lines.push(
+            "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
+        ),
+        Health::ReadOnly => lines.push(format!("read-only: {}", pool.read_only)),
+        Health::Healthy | Health::Degraded | Health::NoDaemon => {}
+    }
+    let out: Vec<&DiskStatus> = pool.disks.iter().filter(|disk| disk.state != "active").collect();
+    if out.is_empty() {
+        return lines;
+    }
+    let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
+    let verb = if out.len() == 1 { "does" } else { "do" };
+    let margin = match parity.saturating_sub(out.len()) {
+        0 => "NO other disk may fail: copy what matters elsewhere".to_string(),
+        1 => "1 more may fail".to_string(),
+        more => format!("{more} more may fail"),
+    };
+    let all = pool.disks.len();
+    lines.push(format!(
+        "{} of {all} disks {verb} not take part: {}; {margin}",
+        out.len(),
+        names.join(", ")
+    ));
+    let seen: Vec<String> = (out.iter().filter(|disk| !disk.seen_at.is_empty()))
+        .map(|disk| match disk.state.as_str() {
+            "missing" => format!("disk {} is there now, as {}", disk.index, disk.seen_at),
+            _ => format!("disk {} answers, as {}: look why it failed", disk.index, disk.seen_at),
+        })
+        .collect();
+    lines.push(match seen.is_empty() {
+        false => format!("{}; to take it back: {again}", seen.join("; ")),
+        true => format!(
+            "look at cables and power; a disk that is back is taken with the next mount: {again}"
+        ),
+    });
+    lines
+}
+
+fn name_of(disk: &DiskStatus) -> String {
+    let serial =
+        if disk.serial.is_empty() { String::new() } else { format!("serial {}", disk.serial) };
+    let name =
+        [&disk.by_id, &serial, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
+    let name = name.cloned().unwrap_or_default();
+    format!("disk {} ({name}, {})", disk.index, disk.state)
+}
