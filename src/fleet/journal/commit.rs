@@ -72,7 +72,8 @@ pub(super) struct Pending {
 /// What happened to copies since the last look.
 #[derive(Default)]
 struct Reaped {
-    positions: Vec<(DiskIndex, u64)>,
+    /// Where, and whether it was written.
+    positions: Vec<(DiskIndex, u64, bool)>,
     errors: Vec<(DiskIndex, DiskError)>,
 }
 
@@ -100,7 +101,7 @@ impl Flight {
                 }
             });
             if leg.open.is_empty() {
-                reaped.positions.push((leg.disk, leg.position));
+                reaped.positions.push((leg.disk, leg.position, !leg.failed));
             }
         }
     }
@@ -236,9 +237,9 @@ impl Journal {
     fn note(&self, reaped: Reaped) {
         if !reaped.positions.is_empty() {
             let mut state = self.state.lock();
-            for &(disk, position) in &reaped.positions {
+            for &(disk, position, written) in &reaped.positions {
                 let ring = state.rings.iter_mut().find(|ring| ring.disk == disk);
-                ring.expect("copies go to rings we know").reaped(position);
+                ring.expect("copies go to rings we know").reaped(position, written);
             }
             for (disk, _) in reaped.errors.iter().filter(|(_, e)| *e == DiskError::HostFull) {
                 // A full host file system is not the disk's failure [R24]: like a late one.
@@ -358,6 +359,7 @@ impl Journal {
                 ring.in_rotation
                     && active.contains(&ring.disk)
                     && !taken.contains(&ring.disk)
+                    && ring.is_in_sight()
                     && ring.has_room(Level::Internal, bytes)
             });
             usable.map(|ring| ring.disk).collect()
@@ -419,7 +421,7 @@ impl Journal {
     ) -> Option<(u64, DiskUuid, RingPlace)> {
         let mut state = self.state.lock();
         let ring = state.rings.iter_mut().find(|ring| ring.disk == disk)?;
-        if !ring.has_room(Level::Internal, bytes) {
+        if !ring.is_in_sight() || !ring.has_room(Level::Internal, bytes) {
             return None;
         }
         let position = ring.reserve(bytes, late_at);

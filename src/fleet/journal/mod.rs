@@ -223,15 +223,15 @@ impl Journal {
     /// What a root must say so that replay begins after batch `lsn`, which is acknowledged and not
     /// before the last trim. Panics otherwise.
     pub fn mark(&self, lsn: Lsn) -> Mark {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         assert!(state.trimmed <= lsn && lsn <= state.acked, "{lsn} is not in the log");
         let batch_crc = match state.log.iter().find(|logged| logged.lsn == lsn) {
             Some(logged) => logged.batch_crc,
             None => state.trimmed_crc,
         };
-        let after = state.log.iter().filter(|logged| logged.lsn > lsn);
         let mut heads: Vec<(DiskIndex, u64)> =
-            state.rings.iter().map(|ring| (ring.disk, ring.tail())).collect();
+            state.rings.iter_mut().map(|ring| (ring.disk, ring.mark())).collect();
+        let after = state.log.iter().filter(|logged| logged.lsn > lsn);
         for &(disk, position) in after.flat_map(|logged| &logged.places) {
             let head = heads.iter_mut().find(|(of, _)| *of == disk);
             let head = head.expect("every copy is in a ring we know");

@@ -14,6 +14,10 @@
 //! * [R7] A write that was not reaped keeps its place: room ends one lap after the oldest of them, even
 //!   if the head has been trimmed past it.
 //! * [R10] User batches stop at 75 % of the ring; the commits that make room use the rest.
+//! * [R5] A scan ends where nothing valid comes for `SILENCE_BYTES`. So an entry goes only where that much
+//!   cannot have been left unwritten before it: what is on its way, and what was refused, may be a hole.
+//! * A write that was refused at the tail gives its place back, unless a root that begins there may be on
+//!   its way. Whatever it left there counted for nothing, and the next entry is written over it.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,6 +26,7 @@ use crate::base::limits::JOURNAL_USER_PERCENT;
 use crate::base::{DiskIndex, DiskUuid, Ticks, UNIT_BYTES};
 
 use super::Level;
+use super::scan::SILENCE_BYTES;
 
 /// A part of an entry and where it lies on its disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -70,6 +75,11 @@ pub(super) struct Ring {
     pub in_rotation: bool,
     /// Position to (bytes, when it becomes late) of writes that were not reaped [R7].
     unreaped: BTreeMap<u64, (u64, Ticks)>,
+    /// Where the last entry ends that is known to be there, or where scans begin: what lies between
+    /// here and the tail may be a hole after a crash.
+    proven: u64,
+    /// The tail as it was told to whoever writes a root: replay may begin there, so nothing goes before.
+    marked: u64,
 }
 
 impl Ring {
@@ -84,12 +94,25 @@ impl Ring {
             tail: position,
             in_rotation: true,
             unreaped: BTreeMap::new(),
+            proven: position,
+            marked: position,
         }
     }
 
     /// Where the next entry begins.
     pub fn tail(&self) -> u64 {
         self.tail
+    }
+
+    /// The tail, for a root: no entry will begin before it.
+    pub fn mark(&mut self) -> u64 {
+        self.marked = self.tail;
+        self.tail
+    }
+
+    /// Whether a scan would find an entry at the tail, whatever a crash leaves of those before it [R5].
+    pub fn is_in_sight(&self) -> bool {
+        self.tail - self.proven < SILENCE_BYTES
     }
 
     /// Bytes that may not be written over: live entries, and whatever an unreaped write may still hit.
@@ -118,6 +141,7 @@ impl Ring {
     /// The caller has checked `has_room`.
     pub fn reserve(&mut self, len: u64, late_at: Ticks) -> u64 {
         assert!(self.has_room(Level::Internal, len) && len.is_multiple_of(UNIT_BYTES));
+        assert!(self.is_in_sight(), "an entry that no scan would find [R5]");
         let position = self.tail;
         self.tail += len;
         let before = self.unreaped.insert(position, (len, late_at));
@@ -125,10 +149,15 @@ impl Ring {
         position
     }
 
-    /// The write at `position` was answered, one way or the other.
-    pub fn reaped(&mut self, position: u64) {
-        let known = self.unreaped.remove(&position);
-        assert!(known.is_some(), "a write is reaped once");
+    /// The write at `position` was answered; `written`: with success.
+    pub fn reaped(&mut self, position: u64, written: bool) {
+        let (len, _) = self.unreaped.remove(&position).expect("a write is reaped once");
+        let end = position + len;
+        if written {
+            self.proven = self.proven.max(end);
+        } else if end == self.tail && position >= self.marked {
+            self.tail = position;
+        }
     }
 
     /// Whether a write has not been answered although its time is up.
@@ -145,6 +174,7 @@ impl Ring {
     pub fn trim(&mut self, head: u64) {
         assert!(head <= self.tail, "only what was written is trimmed");
         self.head = self.head.max(head);
+        self.proven = self.proven.max(head);
     }
 }
 
@@ -180,7 +210,7 @@ mod tests {
         for _ in 0..75 {
             assert!(ring.has_room(Level::User, 4096));
             let position = ring.reserve(4096, Ticks(9));
-            ring.reaped(position);
+            ring.reaped(position, true);
         }
         assert!(!ring.has_room(Level::User, 4096));
         assert!(ring.has_room(Level::Internal, 25 * 4096));
@@ -195,14 +225,48 @@ mod tests {
         let mut ring = ring(8 * 4096, 0);
         let stuck = ring.reserve(4096, Ticks(10));
         let quick = ring.reserve(4096, Ticks(10));
-        ring.reaped(quick);
+        ring.reaped(quick, true);
         ring.trim(ring.tail());
         assert_eq!(ring.used(), 2 * 4096);
         assert!(!ring.has_room(Level::Internal, 7 * 4096));
         assert!(!ring.is_late(Ticks(9)) && ring.is_late(Ticks(10)) && !ring.is_quiet());
-        ring.reaped(stuck);
+        ring.reaped(stuck, true);
         assert_eq!(ring.used(), 0);
         assert!(ring.is_quiet());
+    }
+
+    #[test]
+    fn r5_what_may_be_a_hole_is_never_as_long_as_the_silence_that_ends_a_scan() {
+        let mut ring = ring(64 * MIB, 8 * MIB);
+        let len = SILENCE_BYTES / 2;
+        let first = ring.reserve(len, Ticks(1));
+        let second = ring.reserve(len, Ticks(1));
+        // Two entries are on their way; the one after them could be all that a crash leaves.
+        assert!(!ring.is_in_sight());
+        ring.reaped(second, true);
+        assert!(ring.is_in_sight(), "a scan finds the second one first");
+        let third = ring.reserve(len, Ticks(1));
+        ring.reaped(first, true);
+        let fourth = ring.reserve(len, Ticks(1));
+        ring.reaped(third, false);
+        assert!(!ring.is_in_sight(), "refused ones are holes too");
+        ring.trim(ring.tail());
+        assert!(ring.is_in_sight(), "a scan begins at the head");
+        ring.reaped(fourth, true);
+    }
+
+    #[test]
+    fn r5_what_was_refused_gives_its_place_back_unless_a_root_may_begin_after_it() {
+        let mut ring = ring(64 * MIB, 8 * MIB);
+        let first = ring.reserve(4096, Ticks(1));
+        ring.reaped(first, false);
+        assert_eq!((ring.used(), ring.reserve(8192, Ticks(1))), (0, first));
+        // A root that names the tail is on its way when the write before the tail is refused.
+        let mark = ring.mark();
+        ring.reaped(first, false);
+        assert_eq!(ring.reserve(4096, Ticks(1)), mark, "an entry before it would never be found");
+        ring.trim(mark);
+        assert_eq!(ring.used(), 4096);
     }
 
     #[test]
@@ -227,7 +291,11 @@ mod tests {
                 if !open.is_empty() {
                     let pick = open[random.below(open.len() as u64) as usize];
                     live[pick].2 = true;
-                    ring.reaped(live[pick].0);
+                    let written = !random.one_in(4);
+                    ring.reaped(live[pick].0, written);
+                    if !written {
+                        live.remove(pick);
+                    }
                 }
             } else if !live.is_empty() {
                 let upto = live[random.below(live.len() as u64) as usize].0;

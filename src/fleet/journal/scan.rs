@@ -5,8 +5,8 @@
 //! some disk, a torn write) is dead.
 //!
 //! The scan never stops at the first bad entry: a late disk has holes before good ones. It ends when
-//! nothing valid came within two largest entries after the last valid one, or after one lap. (A disk
-//! late for one entry leaves the rotation, so a hole is at most one entry long.)
+//! nothing valid came within two largest entries after the last valid one, or after one lap. (No
+//! entry is written where so much before it could be a hole: `Ring::is_in_sight`.)
 
 use crate::base::limits::ENTRY_BYTES_MAX;
 use crate::base::units::round_up;

@@ -7,7 +7,7 @@ use super::*;
 use crate::base::limits::{BUFFER_POOL_BYTES, WRITE_DEADLINE_MS};
 use crate::base::simulation::World;
 use crate::base::sync::atomic::AtomicU64;
-use crate::base::{Clock, DiskUuid, MIB, Random, UNIT_BYTES};
+use crate::base::{Clock, DiskUuid, GIB, MIB, Random, UNIT_BYTES};
 use crate::fleet::disk::sim::{Access as SimAccess, Image, SimDisk, SimParameters, Snapshot};
 use crate::fleet::disk::{BufferPool, DiskError};
 use crate::fleet::{Member, MemberState, RecordMembers, Report, Reports};
@@ -54,7 +54,11 @@ fn parameters(index: usize) -> SimParameters {
 
 impl Bench {
     fn new(seed: u64, disks: usize, parity: u8) -> Bench {
-        let images = (0..disks).map(|_| Some(Image::new(DISK_BYTES))).collect();
+        Bench::sized(seed, disks, parity, DISK_BYTES)
+    }
+
+    fn sized(seed: u64, disks: usize, parity: u8, bytes: u64) -> Bench {
+        let images = (0..disks).map(|_| Some(Image::new(bytes))).collect();
         Bench::open(seed, images, parity, Epoch(1))
     }
 
@@ -68,11 +72,13 @@ impl Bench {
         for (index, image) in images.into_iter().enumerate() {
             let here = image.is_some();
             let image = image.unwrap_or_else(|| Image::new(DISK_BYTES));
-            let disk = SimDisk::open(&world, parameters(index), image);
+            let bytes = image.bytes();
+            let parameters = SimParameters { bytes, ..parameters(index) };
+            let disk = SimDisk::open(&world, parameters, image);
             members.set(Member {
                 index: DiskIndex(index as u16),
                 uuid: uuid(index),
-                layout: DiskLayout::for_disk(DISK_BYTES).expect("it is large enough"),
+                layout: DiskLayout::for_disk(bytes).expect("it is large enough"),
                 state: if here { MemberState::Active } else { MemberState::Missing },
                 handle: here.then(|| disk.clone() as _),
                 enclosure: None,
@@ -565,6 +571,28 @@ fn r12_bad_sectors_in_a_ring_cost_only_the_entries_on_them() {
     let replay = crashed.replay(Epoch(1), &ZERO);
     check(&replay, 1..=30, 9000);
     assert!(replay.unread.is_empty());
+}
+
+#[test]
+fn r24_a_host_that_was_full_for_long_hides_nothing_that_comes_after() {
+    let bench = Bench::sized(24, 2, 1, 8 * GIB);
+    let journal = bench.journal(&ZERO);
+    append(&journal, 1..=3, MIB as usize);
+    // The disks are files, and their host has no room: every write is refused, until it has.
+    for disk in &bench.disks {
+        (0..400).for_each(|nth| disk.fail_nth(SimAccess::Write, nth, DiskError::HostFull));
+    }
+    let before = bench.world.now();
+    append(&journal, 4..=4, MIB as usize);
+    let waited = bench.world.now().since(before);
+    assert!(waited > Duration::from_secs(1), "it was suspended, not for {waited:?}");
+    assert_eq!(bench.members.active().len(), 2, "full is not failed");
+    check(&bench.crash().replay(Epoch(1), &ZERO), 1..=4, MIB as usize);
+    assert!(journal.fill_percent() < 20, "what was refused takes no room in the ring");
+    let mark = journal.mark(Lsn(3));
+    append(&journal, 5..=9, MIB as usize);
+    journal.trim(&mark);
+    check(&bench.crash().replay(Epoch(1), &mark), 4..=9, MIB as usize);
 }
 
 #[test]
