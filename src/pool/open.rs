@@ -260,13 +260,14 @@ fn open_to_write(
     let claim = assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?;
     let root = &assembled.root;
     let parts = parts(access, assembled, claim.epoch, machine, false);
-    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
+    let mut log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
     if !log.is_sound(parts.members.parity(), &assembled.participants) {
         return Ok(None);
     }
     let mut recovery = recovery(machine, &parts, root, options, false)?;
     for index in 0..log.len() {
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
+        log.give_up(index);
     }
     let (namespace, journal) = go_on(machine, &parts, assembled, recovery, &log.end, claim)?;
     let (journal, gaps) = (Some(journal), Vec::new());
@@ -311,7 +312,7 @@ fn look_from(
 ) -> Result<Opened, OpenError> {
     let epoch = assembled.labels.current().epoch;
     let parts = parts(access, assembled, epoch, machine, true);
-    let log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
+    let mut log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
     let mut recovery = recovery(machine, &parts, root, options, true)?;
     for index in 0..log.len() {
         let lsn = log.lsn(index);
@@ -319,6 +320,7 @@ fn look_from(
             Err(error) if error.is_loss() => log::error!("batch {lsn} is lost: {error}"),
             payload => recovery.replay(lsn, &payload?)?,
         }
+        log.give_up(index);
     }
     let namespace = recovery.finish_read_only()?;
     Ok(Opened { parts, namespace, journal: None, replayed: log.len(), gaps: log.gaps })

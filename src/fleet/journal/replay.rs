@@ -5,8 +5,9 @@
 //! leaves what was there, and doing it again gives the same result [I8]. The rings stay as they are
 //! until the recovery's own root is effective [R4].
 //!
-//! Memory: payloads are kept as they are read, up to a bound; the rest is read again when its turn
-//! comes, from any copy.
+//! Memory: payloads are kept as they are read, up to `KEPT_BYTES_MAX`; the rest is read again when its
+//! turn comes, from any copy. Each is given up when it was applied, so that no batch is held twice, here
+//! and as what it was replayed into. Besides these, 64 bytes for each copy of an entry.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -104,6 +105,17 @@ impl Replay {
     /// LSN of the batch at `index`; ascending.
     pub fn lsn(&self, index: usize) -> Lsn {
         self.chain.links[index].lsn
+    }
+
+    /// The batch at `index` was applied: its payload need not stay in memory.
+    pub fn give_up(&mut self, index: usize) {
+        let link = &self.chain.links[index];
+        self.kept.remove(&(link.lsn, link.batch_crc));
+    }
+
+    /// Bytes of payloads in memory: `KEPT_BYTES_MAX` at most.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.values().map(Vec::len).sum()
     }
 
     /// Payload of the batch at `index`: from memory, or read again. `Damaged` if every copy has
@@ -226,7 +238,8 @@ fn finish(
 ) -> Replay {
     let chain = order(from.mark.lsn, from.mark.batch_crc, &found);
     kept.retain(|&(lsn, crc), _| {
-        chain.links.iter().any(|link| link.lsn == lsn && link.batch_crc == crc)
+        let index = chain.links.binary_search_by_key(&lsn, |link| link.lsn);
+        index.is_ok_and(|index| chain.links[index].batch_crc == crc)
     });
     let end = Mark {
         lsn: chain.links.last().map_or(from.mark.lsn, |link| link.lsn),

@@ -168,6 +168,18 @@ fn check(replay: &Replay, expected: std::ops::RangeInclusive<u64>, bytes: usize)
     }
 }
 
+#[test]
+fn r27_a_replayed_batch_is_given_up_and_can_be_read_again() {
+    let bench = Bench::new(27, 3, 1);
+    append(&bench.journal(&ZERO), 1..=5, 100_000);
+    let mut replay = bench.crash().replay(Epoch(1), &ZERO);
+    for left in (0..5).rev() {
+        replay.give_up(4 - left);
+        assert_eq!(replay.kept_bytes(), left * 100_000);
+    }
+    check(&replay, 1..=5, 100_000);
+}
+
 fn append(journal: &Journal, lsns: std::ops::RangeInclusive<u64>, bytes: usize) {
     for lsn in lsns {
         journal.append(Lsn(lsn), &payload(lsn, bytes)).expect("the batch is taken");
