@@ -218,7 +218,7 @@ impl Checkpointer {
         let bytes = snapshot.encode().map_err(too_large)?;
         let space = self.write_object(ObjectKind::SpaceSnapshot, space_id, &bytes)?;
         let chains = (self.manifest.with(manifest, whole), self.space.with(space, whole_space));
-        let (ino_lease, inodes) = (Ino(self.core.state.lock().ino_lease), frozen.inodes);
+        let (ino_lease, inodes) = (Ino(self.core.state.lock().ino_lease_told), frozen.inodes);
         self.parts.writer.write_root(&RootPart {
             replay_lsn: frozen.lsn,
             ino_lease,

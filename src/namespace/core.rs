@@ -134,6 +134,9 @@ pub(super) struct State {
     pub(super) dirty_bytes: u64,
     pub(super) next_ino: u64,
     pub(super) ino_lease: u64,
+    /// The highest lease that any batch says, durable or not: what a root says, because the log behind
+    /// the root does not say it again.
+    pub(super) ino_lease_told: u64,
     pub(super) inode_count: u64,
     /// Inodes without a name that somebody still uses.
     pub(super) orphans: HashSet<Ino>,

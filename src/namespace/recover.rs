@@ -124,6 +124,7 @@ impl Recovery {
             dirty_bytes: 0,
             next_ino: origin.ino_lease.max(INO_FIRST),
             ino_lease: origin.ino_lease.max(INO_FIRST),
+            ino_lease_told: origin.ino_lease.max(INO_FIRST),
             inode_count: origin.inodes,
             orphans: HashSet::new(),
             reap: BTreeSet::new(),
@@ -242,6 +243,7 @@ impl Recovery {
         if let Some(lease) = lease_of(key, value) {
             let mut state = self.core.state.lock();
             state.ino_lease = state.ino_lease.max(lease);
+            state.ino_lease_told = state.ino_lease;
             state.next_ino = state.ino_lease;
         }
         Ok(None)

@@ -100,15 +100,33 @@ impl Core {
                     return Ok(ino);
                 }
             }
-            let (lease, lsn) = self.change(|tx| {
-                let lease = tx.state.ino_lease + LEASE_INODES;
-                tx.put(Key::meta(LEASE_KEY), lease.to_le_bytes().to_vec());
-                Ok((lease, tx.lsn()))
-            })?;
-            self.commit_through(lsn)?;
+            let lease = self.make_lease()?;
             let mut state = self.state.lock();
             state.ino_lease = state.ino_lease.max(lease);
         }
+    }
+
+    /// Makes a longer lease durable.
+    fn make_lease(&self) -> Result<u64, NamespaceError> {
+        let (lease, lsn) = self.change(|tx| {
+            let lease = tx.state.ino_lease + LEASE_INODES;
+            tx.put(Key::meta(LEASE_KEY), lease.to_le_bytes().to_vec());
+            tx.state.ino_lease_told = tx.state.ino_lease_told.max(lease);
+            Ok((lease, tx.lsn()))
+        })?;
+        self.commit_through(lsn)?;
+        Ok(lease)
+    }
+}
+
+#[cfg(test)]
+impl super::Namespace {
+    /// The moment between a lease's commit and its use, in which callers run on other threads, and
+    /// which one thread alone never sees.
+    pub(crate) fn with_lease_before_its_use(&self, meanwhile: impl FnOnce()) {
+        let lease = self.core.make_lease().expect("it commits");
+        meanwhile();
+        self.core.state.lock().ino_lease = lease;
     }
 }
 

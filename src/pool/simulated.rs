@@ -108,13 +108,21 @@ impl SimMachine {
     }
 
     /// Opens the pool with the disks that have a label.
-    pub fn open(&self, mut options: OpenOptions) -> Result<OpenPool, OpenError> {
+    pub fn open(&self, options: OpenOptions) -> Result<OpenPool, OpenError> {
+        self.open_with_tasks(options, Arc::new(WorldHost(self.world.clone())))
+    }
+
+    fn open_with_tasks(
+        &self,
+        mut options: OpenOptions,
+        tasks: Arc<dyn TaskHost>,
+    ) -> Result<OpenPool, OpenError> {
         options.assemble = AssembleOptions { machine_id: MACHINE_ID, ..options.assemble };
         options.buffer_bytes = options.buffer_bytes.min(64 * MIB);
         let machine = Machine {
             clock: self.world.clone(),
             wait: self.world.clone(),
-            tasks: Arc::new(WorldHost(self.world.clone())),
+            tasks,
             random: self.world.fork_random(),
         };
         open(machine, self.candidates(), options)
@@ -142,7 +150,8 @@ fn blank(disk: &DiskHandle) -> Probe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::{GIB, Ino};
+    use crate::base::sync::Mutex;
+    use crate::base::{GIB, Ino, Pace};
     use crate::namespace::{Caller, FileKind, Namespace, NewInode};
 
     const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
@@ -296,5 +305,94 @@ mod tests {
             assert_eq!(read(&pool.namespace, "file"), content(2, 4096), "cut too: {cut_too}");
             pool.close().expect("it closes");
         }
+    }
+
+    /// A machine with what is on these disks now, as after a crash that loses nothing.
+    fn crashed(machine: &SimMachine, seed: u64) -> SimMachine {
+        let disks = machine.disks.iter().enumerate();
+        let images = disks.map(|(index, disk)| (index, disk.snapshot().live().clone())).collect();
+        SimMachine::with_images(seed, images)
+    }
+
+    /// Inode numbers were given out again after a crash, over files that existed: a checkpoint that
+    /// ran between a lease's commit and its use put the older lease into its root.
+    #[test]
+    fn r5_a_checkpoint_between_a_lease_and_its_use_does_not_take_it_back() {
+        let machine = machine(5);
+        let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        namespace.with_lease_before_its_use(|| namespace.checkpoint().expect("it is written"));
+        let first = write(namespace, "first", &content(1, 5000));
+        namespace.fsync(first).expect("it syncs");
+        let crashed = crashed(&machine, 6);
+        machine.world.clear();
+        drop(pool);
+        let pool = crashed.open(OpenOptions::default()).expect("it opens after a crash");
+        let second = write(&pool.namespace, "second", &content(2, 5000));
+        assert_ne!(first, second, "[R5]");
+        assert_eq!(read(&pool.namespace, "first"), content(1, 5000));
+        pool.close().expect("it closes");
+    }
+
+    /// All tasks run but one, which the test steps itself.
+    struct HoldsBack {
+        name: &'static str,
+        rest: WorldHost,
+        held: Mutex<Option<Box<dyn Task>>>,
+    }
+
+    impl TaskHost for HoldsBack {
+        fn run(&self, task: Box<dyn Task>) {
+            if task.name() == self.name {
+                *self.held.lock() = Some(task);
+            } else {
+                self.rest.run(task);
+            }
+        }
+
+        fn stop(&self) {
+            self.rest.stop();
+        }
+    }
+
+    /// What was logged after a checkpoint had begun was lost with the log, if the memtable was frozen
+    /// once more, and the cut of these bytes was not durable yet, before the root was written.
+    #[test]
+    fn r10_a_checkpoint_passes_no_more_of_the_log_than_it_has_waited_for() {
+        let machine = machine(7);
+        let world = &machine.world;
+        let rest = WorldHost(world.clone());
+        let tasks = Arc::new(HoldsBack { name: "checkpointer", rest, held: Mutex::new(None) });
+        let mut options = OpenOptions::default();
+        options.index.memtable_bytes = 32 << 10;
+        let pool = machine.open_with_tasks(options.clone(), tasks.clone()).expect("it opens");
+        let mut checkpointer = tasks.held.lock().take().expect("it was started");
+        let namespace = &pool.namespace;
+        let file = write(namespace, "file", &content(1, 4096));
+        namespace.fsync(file).expect("it syncs");
+        // Due by its age; waits until what the log alone has is in objects, and this is committed.
+        world.run_for(std::time::Duration::from_secs(100));
+        while checkpointer.step() != Pace::Again {
+            world.run_for(std::time::Duration::from_millis(20));
+        }
+        // Meanwhile: a newer version is logged, the memtable is frozen behind it and written out, and
+        // a third version is cut.
+        namespace.write(file, 0, &content(2, 4096), false, false).expect("there is room");
+        namespace.fsync(file).expect("the second version is synced");
+        for index in 0..200 {
+            write(namespace, &format!("{index:0100}"), b"");
+        }
+        world.run_for(std::time::Duration::from_secs(6));
+        namespace.write(file, 0, &content(3, 4096), false, false).expect("there is room");
+        world.run_for(std::time::Duration::from_millis(5500));
+        while checkpointer.step() == Pace::Again {}
+        let crashed = crashed(&machine, 8);
+        world.clear();
+        drop(checkpointer);
+        drop(pool);
+        let pool = crashed.open(options).expect("it opens after a crash");
+        let found = read(&pool.namespace, "file");
+        assert!(found == content(2, 4096) || found == content(3, 4096), "[I1]");
+        pool.close().expect("it closes");
     }
 }
