@@ -23,6 +23,7 @@ use crate::format::{DiskLayout, Redundancy, Root};
 
 mod chains;
 mod files;
+mod holes;
 mod lives;
 mod streams;
 
