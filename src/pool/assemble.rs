@@ -256,13 +256,18 @@ fn one_history(
     force: bool,
 ) -> Result<Vec<Candidate>, AssembleError> {
     let (all, parity) = (usize::from(label.member_count), label.redundancy.tolerates());
-    let holders = candidates.iter().filter(|other| other.label.claim == label.claim).count();
-    // Two complete claims of N - m members each would share one, and it would have seen the other.
-    let only_one_complete = all > 2 * parity && holders >= all - parity;
+    let missing = all.saturating_sub(candidates.len());
+    let claims: Vec<_> = candidates.iter().map(|candidate| candidate.label.claim).collect();
+    // A claim is complete on N - m members; before that its mount wrote nothing but labels.
+    let could_be_complete = |of: &Label| {
+        let holders = claims.iter().filter(|claim| **claim == of.claim).count();
+        holders + missing >= all.saturating_sub(parity)
+    };
     let first = candidates.iter().find(|other| other.label.claim == label.claim).map(path);
     let mut kept = Vec::new();
     for candidate in candidates {
-        let diverged = claims_against(&candidate.label, label) && !only_one_complete;
+        let diverged =
+            claims_against(&candidate.label, label) && could_be_complete(&candidate.label);
         if !diverged && !went_on_without(&candidate.label, label) {
             kept.push(candidate);
             continue;

@@ -369,6 +369,25 @@ fn scenario_5_a_claim_that_one_disk_alone_took_is_overruled_by_a_quorum() {
 }
 
 #[test]
+fn i5_a_claim_that_cannot_have_been_complete_stops_no_mount_without_m_others() {
+    let bench = Bench::empty(60, 6);
+    bench.create(2).expect("nothing is in the way");
+    let images = bench.images();
+    // As above; and then two of those that went on are away, so that less than N - m of them are here.
+    let crashed = Bench::new(61, &images);
+    crashed.claim(410);
+    let alone = crashed.images()[0].clone();
+    let others = Bench::new(62, &without(&images, &[0]));
+    others.mount(411);
+    let mut some = without(&others.images(), &[4, 5]);
+    some[0] = alone;
+    let assembled = Bench::new(63, &some).assemble().expect("its claim was never complete");
+    assert_eq!(assembled.labels.current().id, 411);
+    assert_eq!(assembled.returned, [DiskIndex(0)]);
+    assert_eq!(assembled.mode, Mode::ReadWrite);
+}
+
+#[test]
 fn r24_a_clone_is_refused_and_a_second_path_is_not() {
     let bench = Bench::empty(29, 3);
     bench.create(1).expect("nothing is in the way");
