@@ -318,6 +318,18 @@ impl Recovery {
         Ok(())
     }
 
+    /// Logged bytes of files that do not exist: no log of ours has such, and no flush would end them.
+    fn forget_nobodys(&self) -> Result<(), NamespaceError> {
+        let inos: Vec<Ino> = self.core.state.lock().inodes.keys().copied().collect();
+        for ino in inos {
+            if self.lookup(Key::inode(ino).as_bytes())?.is_none() {
+                log::error!("the journal has bytes of inode {ino}, which does not exist: left out");
+                self.core.state.lock().forget_content(ino);
+            }
+        }
+        Ok(())
+    }
+
     /// Steps 3 to 5. Returns the namespace, ready for its journal and tasks, and its checkpointer.
     pub fn finish(
         mut self,
@@ -327,6 +339,7 @@ impl Recovery {
             self.quarantined.extend(self.core.space.quarantine(&record));
         }
         self.count_inodes()?;
+        self.forget_nobodys()?;
         let core = self.core.clone();
         core.make_root()?;
         core.state.lock().stopping = true;

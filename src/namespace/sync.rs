@@ -109,7 +109,8 @@ impl Core {
     /// Makes a longer lease durable.
     fn make_lease(&self) -> Result<u64, NamespaceError> {
         let (lease, lsn) = self.change(|tx| {
-            let lease = tx.state.ino_lease + LEASE_INODES;
+            let lease = tx.state.ino_lease.checked_add(LEASE_INODES);
+            let lease = lease.ok_or(NamespaceError::NoSpace)?;
             tx.put(Key::meta(LEASE_KEY), lease.to_le_bytes().to_vec());
             tx.state.ino_lease_told = tx.state.ino_lease_told.max(lease);
             Ok((lease, tx.lsn()))

@@ -58,6 +58,9 @@ pub struct AssembleOptions {
     pub machine_id: [u8; 16],
 }
 
+/// No number that grows in use gets here: that would take 36 years of a billion each second.
+const NUMBER_END: u64 = 1 << 60;
+
 /// Whether the pool may be written to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
@@ -168,6 +171,7 @@ pub fn assemble(
     let found = Members::new(label.pool, label.redundancy, reports.clone());
     candidates.iter().for_each(|candidate| found.set(present(candidate)));
     let SlotsRead { found: mut roots, unread } = read_roots(access, &found);
+    roots.retain(|found| is_possible(&found.root, &candidates));
     let root = choose_root(&roots)?.cloned();
     let root = root.ok_or(AssembleError::NoRoot { disks: candidates.len() })?;
     let candidates: Vec<Candidate> =
@@ -286,7 +290,7 @@ fn one_history(
 fn claims_against(other: &Label, label: &Label) -> bool {
     let (older, newer) = (&other.claim, &label.claim);
     (older.epoch == newer.epoch && older.id != newer.id)
-        || (older.epoch.0 + 1 == newer.epoch.0 && older.id != newer.parent_id)
+        || (older.epoch.0.checked_add(1) == Some(newer.epoch.0) && older.id != newer.parent_id)
 }
 
 /// Whether `other`, of an older epoch, had gone on without every member that takes part in `label`'s.
@@ -298,6 +302,19 @@ fn went_on_without(other: &Label, label: &Label) -> bool {
     other.claim.epoch < label.claim.epoch
         && taking_part.peek().is_some()
         && taking_part.all(|disk| other.member_states.is_out(disk))
+}
+
+/// Whether a mount of ours can have written this root: its epoch was claimed in the labels first, and no
+/// number in it grew by more than one at a time.
+fn is_possible(root: &Root, candidates: &[Candidate]) -> bool {
+    let claimed = candidates.iter().any(|candidate| candidate.label.claim.epoch >= root.epoch);
+    let numbers = [root.sequence, root.replay_lsn.0, root.ino_lease.0];
+    let heads = root.heads.iter().map(|head| head.position);
+    let possible = claimed && numbers.into_iter().chain(heads).all(|number| number < NUMBER_END);
+    if !possible {
+        log::error!("a checkpoint root that no mount can have written is left out");
+    }
+    possible
 }
 
 /// Whether the root knows this disk under this index: another one may have taken its place.

@@ -24,8 +24,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::base::DiskIndex;
 use crate::base::sync::{Arc, Mutex};
+use crate::base::{DiskIndex, Lsn};
 use crate::fleet::access::{Access, Miss, ReadAt, WriteAt};
 use crate::fleet::disk::{Class, DiskError, DiskHandle, Slice};
 use crate::fleet::{FailReason, FleetError, MemberState, Members, RecordMembers};
@@ -178,7 +178,10 @@ impl PoolLabels {
         let claim = {
             let mut state = self.state.lock();
             let before = state.common.claim;
-            assert!(before.epoch.0 < EPOCH_MAX, "16 million mounts are never reached");
+            if before.epoch.0 >= EPOCH_MAX {
+                // 16 million mounts are never reached.
+                return Err(FleetError::Damaged { what: "epoch of a label", lsn: Lsn(0) });
+            }
             let epoch = crate::base::Epoch(before.epoch.0 + 1);
             state.common.claim = EpochClaim { epoch, id, parent_id: before.id };
             state.common.machine_id = machine_id;
@@ -233,7 +236,7 @@ impl PoolLabels {
         }
         let states = &mut state.common.states;
         if (states.failed, states.dropped) != (failed, dropped) {
-            *states = MemberStates { sequence: states.sequence + 1, failed, dropped };
+            *states = MemberStates { sequence: states.sequence.saturating_add(1), failed, dropped };
         }
         Ok(())
     }
@@ -284,7 +287,7 @@ impl PoolLabels {
                 continue;
             };
             let label = &mut held.label;
-            label.sequence += 1;
+            label.sequence = label.sequence.saturating_add(1);
             label.claim = common.claim;
             label.machine_id = common.machine_id;
             label.open = common.open;

@@ -24,6 +24,7 @@ use crate::format::{DiskLayout, Redundancy, Root};
 mod chains;
 mod files;
 mod holes;
+mod hostile;
 mod lives;
 mod streams;
 

@@ -57,7 +57,10 @@ fn read_header(
 ) -> Option<EntryHeader> {
     let raw = RawEntryHeader::decode(bytes, position).ok()?;
     let header = raw.verify(origin.pool, disk, position).ok()?;
-    (header.epoch == origin.epoch && header.epoch_id == origin.epoch_id).then_some(header)
+    // A batch is written when all before it are acknowledged.
+    let possible = header.acked_lsn < header.lsn && header.lsn.0 < u64::MAX;
+    let ours = header.epoch == origin.epoch && header.epoch_id == origin.epoch_id;
+    (ours && possible).then_some(header)
 }
 
 /// The scan of one ring.
