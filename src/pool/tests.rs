@@ -22,9 +22,11 @@ use crate::fleet::{
 use crate::format::{DiskLayout, Redundancy, Root};
 
 mod chains;
+mod cut_short;
 mod files;
 mod holes;
 mod hostile;
+mod interrupted;
 mod lives;
 mod streams;
 
