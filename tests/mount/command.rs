@@ -286,7 +286,8 @@ fn a_degraded_pool_says_so_and_exits_with_1() {
         pool["disks"].as_array().expect("disks").iter().filter(|disk| disk["state"] == "missing");
     assert_eq!(missing.count(), 2);
     assert!(!pool["advice"].as_array().expect("advice").is_empty());
-    assert!(shelf.umount().status.success());
+    let gone = shelf.umount();
+    assert!(gone.status.success(), "{}", said(&gone));
 }
 
 #[test]
