@@ -100,6 +100,7 @@ impl Ring {
     }
 
     /// Where the next entry begins.
+    #[cfg(test)]
     pub fn tail(&self) -> u64 {
         self.tail
     }
