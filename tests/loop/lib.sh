@@ -112,18 +112,29 @@ detach_disk() { detach "${DISKS[$1]}"; GONE=${DISKS[$1]}; DISKS[$1]=; }
 # present: the devices that are attached, one a line.
 present() { local device; for device in "${DISKS[@]}"; do [ -z "$device" ] || echo "$device"; done; }
 
-# take_away INDEX: breaks a disk under an open pool; every I/O on it fails from now on.
+# take_away INDEX: breaks a disk under an open pool; every I/O on it fails from now on. A write that was
+# on its way when the file was cut makes it long again: then it is cut once more.
 take_away() {
-  truncate --size 0 "$WORK/disk$1"
-  losetup --set-capacity "${DISKS[$1]}"
+  local tries=0
+  while
+    truncate --size 0 "$WORK/disk$1"
+    losetup --set-capacity "${DISKS[$1]}"
+    tries=$((tries + 1))
+    ! is_gone "${DISKS[$1]}" && [ "$tries" -lt 20 ]
+  do sleep 0.1; done
   probe_gone "${DISKS[$1]}"
 }
 
-# probe_gone DEVICE: a direct read must fail or return nothing, or the disk is not away.
-probe_gone() {
+# is_gone DEVICE: a direct read fails or returns nothing.
+is_gone() {
   local bytes
   bytes=$(timeout 10 dd if="$1" bs=4096 count=1 iflag=direct 2>/dev/null | wc -c)
-  [ "$bytes" = 0 ] || { not_ok "probe: $1 still answers a direct read"; exit 1; }
+  [ "$bytes" = 0 ]
+}
+
+# probe_gone DEVICE: ends the script if the disk is not away.
+probe_gone() {
+  is_gone "$1" || { not_ok "probe: $1 still answers a direct read"; exit 1; }
 }
 
 # --- the pool ------------------------------------------------------------------------------------
