@@ -28,6 +28,7 @@ mod holes;
 mod hostile;
 mod interrupted;
 mod lives;
+mod pauses;
 mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;
