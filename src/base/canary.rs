@@ -27,11 +27,13 @@ pub enum Bug {
     AcknowledgedBeforeJournal,
     /// The batch that names an object is committed before the object's shards are flushed [I3].
     IndexBeforeShards,
+    /// Reclaim moves what it read, whatever was written there meanwhile [R20].
+    MovedUnseen,
 }
 
 /// All of them, for tests that go through the list.
-pub const BUGS: [Bug; 3] =
-    [Bug::FlushSkipped, Bug::AcknowledgedBeforeJournal, Bug::IndexBeforeShards];
+pub const BUGS: [Bug; 4] =
+    [Bug::FlushSkipped, Bug::AcknowledgedBeforeJournal, Bug::IndexBeforeShards, Bug::MovedUnseen];
 
 /// Whether this bug is planted in the current thread. Constant `false` without the feature.
 #[cfg(not(feature = "canary"))]

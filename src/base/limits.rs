@@ -64,6 +64,8 @@ pub const MEMTABLE_BYTES: u64 = 32 * MIB;
 pub const MEMTABLES_MAX: u64 = 3;
 /// What flushing and compacting the index takes: a piece of each input, and the table being built.
 pub const INDEX_WORK_BYTES: u64 = 80 * MIB;
+/// Bytes of sparse objects that are moved together; one object of any geometry fits.
+pub const RECLAIM_BYTES: u64 = 64 * MIB;
 /// All memory budgets together; a daemon under load stays below this plus code and stacks [R27].
 pub const MEMORY_BYTES_MAX: u64 = 1280 * MIB;
 
@@ -73,6 +75,7 @@ const _: () = assert!(
         + READ_CACHE_BYTES
         + INDEX_CACHE_BYTES
         + INDEX_WORK_BYTES
+        + RECLAIM_BYTES
         + MEMTABLES_MAX * MEMTABLE_BYTES
         <= MEMORY_BYTES_MAX,
     "R27: the memory budgets must fit the promise"

@@ -133,7 +133,8 @@ impl World {
             let next = next.filter(|&(at, _)| limit.is_none_or(|limit| at <= limit));
             // A ready task is usually stepped at once, but may also be overtaken by a little time.
             let near = next.is_some_and(|(at, _)| at <= state.now + OVERTAKE_MAX);
-            let run_task = !ready.is_empty() && !(near && state.random.one_in(4));
+            let overtaken = near && state.random.one_in(4);
+            let run_task = !ready.is_empty() && !overtaken;
             if run_task {
                 let pick = ready[state.random.below(ready.len() as u64) as usize];
                 let slot = &mut state.slots[pick];

@@ -6,7 +6,7 @@
 //!   m+1 replicas, whose repair is a copy.
 
 use crate::base::UNIT_BYTES;
-use crate::base::limits::{PARITY_MAX, SHARD_BYTES, SHARDS_MAX};
+use crate::base::limits::{PARITY_MAX, SHARDS_MAX};
 use crate::base::units::round_up;
 use crate::format::Redundancy;
 
@@ -19,10 +19,11 @@ pub struct AtHand {
     pub with_room: usize,
 }
 
-/// The redundancy for `bytes` of data under the pool's default [R13], all disks being there.
-pub fn geometry_wish(default: Redundancy, bytes: u64) -> Redundancy {
+/// The redundancy for `bytes` of data under the pool's default [R13], all disks being there. Shards of
+/// `shard_bytes_max`: `SHARD_BYTES`, or less where free space is in splinters [R22].
+pub fn geometry_wish(default: Redundancy, bytes: u64, shard_bytes_max: u64) -> Redundancy {
     let Redundancy::Erasure { data, parity } = default else { return default };
-    let wanted = bytes.div_ceil(SHARD_BYTES).clamp(1, u64::from(data)) as u8;
+    let wanted = bytes.div_ceil(shard_bytes_max).clamp(1, u64::from(data)) as u8;
     erasure_or_replicas(usize::from(wanted), usize::from(parity))
 }
 
@@ -68,6 +69,7 @@ fn erasure_or_replicas(data: usize, parity: usize) -> Redundancy {
 mod tests {
     use super::*;
     use crate::base::MIB;
+    use crate::base::limits::SHARD_BYTES;
 
     fn ec(data: u8, parity: u8) -> Redundancy {
         Redundancy::Erasure { data, parity }
@@ -90,7 +92,7 @@ mod tests {
             (replica(2), 60 * MIB, replica(2)),
         ];
         for (default, bytes, want) in table {
-            assert_eq!(geometry_wish(default, bytes), want, "{default:?} for {bytes}");
+            assert_eq!(geometry_wish(default, bytes, SHARD_BYTES), want, "{default:?} for {bytes}");
         }
     }
 

@@ -132,6 +132,14 @@ pub(super) struct State {
     /// dead, a cut to come may count on them.
     pub(super) in_flush: HashSet<ObjectId>,
     pub(super) dirty_bytes: u64,
+    /// Bytes of extents that were taken out since the pool was opened.
+    pub(super) died_bytes: u64,
+    /// Bytes of extents that reclaim has moved since then.
+    pub(super) moved_bytes: u64,
+    /// Somebody reclaims; whoever wants room has a number, and numbers up to one were answered.
+    pub(super) reclaims: bool,
+    pub(super) room_wanted: u64,
+    pub(super) room_answered: u64,
     pub(super) next_ino: u64,
     pub(super) ino_lease: u64,
     /// The highest lease that any batch says, durable or not: what a root says, because the log behind
@@ -180,6 +188,8 @@ pub(super) struct Core {
     pub(super) checkpoint_event: Arc<Event>,
     /// Work for the reaper.
     pub(super) reap_event: Arc<Event>,
+    /// Work for whoever reclaims space.
+    pub(super) reclaim_event: Arc<Event>,
     /// Dirty bytes of writers that are waiting or copying, so that they do not all pass at once.
     pub(super) admitted: AtomicU64,
     /// Largest batch that the journal takes.

@@ -14,15 +14,12 @@ use super::core::{Core, State};
 use super::cut::{CutCursor, FlushInode, Placed};
 use super::error::NamespaceError;
 use super::overlay::{After, Content};
+use super::pack::{Packed, Part};
 use super::written::Written;
-use crate::base::limits::{CELL_BYTES, CELL_BYTES_LARGE, SHARD_BYTES};
 use crate::base::sync::Arc;
-use crate::base::units::round_up;
-use crate::base::{Event, Ino, Lsn, MIB, Pace, Task, Ticks, UNIT_BYTES};
+use crate::base::{Event, Ino, Lsn, MIB, Pace, Task, Ticks};
+use crate::fleet::FleetError;
 use crate::fleet::disk::Class;
-use crate::fleet::space::ReserveLevel;
-use crate::fleet::{FleetError, WriteObject};
-use crate::format::{ObjectKind, PIECE_BYTES, Piece, Redundancy};
 
 /// Bytes of one flush: some objects, so that a stream keeps all disks busy and memory is given back
 /// in time.
@@ -34,8 +31,6 @@ const FLUSH_PIECES_MAX: usize = 4096;
 const CUT_BYTES_PER_PIECE: u64 = 256;
 /// Dirty bytes at which flushing starts without waiting for age: a stream is being written.
 pub(super) const FLUSH_EARLY_BYTES: u64 = 48 * MIB;
-/// Objects written together: their shards are in flight at once, and one flush a disk covers all.
-const OBJECTS_AT_ONCE: usize = 4;
 /// Pause after a flush that found no room or too few disks.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -53,14 +48,6 @@ enum Urgency {
 struct Flush {
     inodes: Vec<FlushInode>,
     urgency: Urgency,
-}
-
-/// A part of an object: bytes of one file that lie together.
-struct Part {
-    inode: usize,
-    offset: u64,
-    bytes: super::overlay::Bytes,
-    length: u64,
 }
 
 impl Core {
@@ -156,7 +143,8 @@ impl Core {
             for (offset, piece) in &inode.pieces {
                 match &piece.content {
                     Content::Data { bytes, .. } => parts.push(Part {
-                        inode: index,
+                        owner: index,
+                        ino: inode.ino,
                         offset: *offset,
                         bytes: bytes.clone(),
                         length: piece.length,
@@ -171,106 +159,21 @@ impl Core {
                 }
             }
         }
-        let mut rest = parts.into_iter();
-        let mut leftover: Option<Part> = None;
-        loop {
-            let mut group = Vec::new();
-            while group.len() < OBJECTS_AT_ONCE {
-                let packed = self.pack(&mut rest, &mut leftover);
-                if packed.is_empty() {
-                    break;
-                }
-                group.push(packed);
-            }
-            if group.is_empty() {
-                return Ok(());
-            }
-            for (packed, object) in group.iter().zip(self.write_objects(flush, &group)?) {
-                written.push(object.clone());
-                self.stored(flush, packed, &object);
-            }
-        }
-    }
-
-    /// Fills one object with parts, in their order.
-    fn pack(&self, rest: &mut impl Iterator<Item = Part>, leftover: &mut Option<Part>) -> Packed {
-        let capacity = self.object_capacity();
-        let mut packed = Packed::default();
-        while let Some(mut part) = leftover.take().or_else(|| rest.next()) {
-            // The owners' list may be longer than the unit that is kept for it.
-            let list = ((packed.parts.len() + 1) * PIECE_BYTES) as u64;
-            let room = (capacity + UNIT_BYTES)
-                .saturating_sub(packed.start_of(&part) + list.max(UNIT_BYTES));
-            if part.length > room {
-                if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
-                    *leftover = Some(part);
-                    break;
-                }
-                *leftover = Some(part.split_off(room));
-                packed.push(part);
-                break;
-            }
-            packed.push(part);
-        }
-        packed
-    }
-
-    /// Bytes of file content in a full object: the owners' list takes a unit at its end, so that
-    /// full objects of a large file begin at unit boundaries.
-    pub(super) fn object_capacity(&self) -> u64 {
-        let data_shards = match self.redundancy {
-            Redundancy::Erasure { data, .. } => u64::from(data),
-            Redundancy::Replica { .. } => 1,
+        let class = match flush.urgency {
+            Urgency::Caller => Class::Journal,
+            Urgency::Background => Class::Flush,
         };
-        data_shards * SHARD_BYTES - UNIT_BYTES
-    }
-
-    /// Writes some objects at once; every disk is flushed once for all of them.
-    fn write_objects(
-        &self,
-        flush: &Flush,
-        group: &[Packed],
-    ) -> Result<Vec<Arc<Written>>, NamespaceError> {
-        // Not inside the call below: it would hold the lock across the whole write.
-        let lsn = self.state.lock().durable;
-        let contents: Vec<(Vec<&[u8]>, Vec<Piece>)> =
-            group.iter().map(|packed| (packed.slices(), packed.pieces(flush))).collect();
-        let objects: Vec<WriteObject<'_>> = group
-            .iter()
-            .zip(&contents)
-            .map(|(packed, (data, pieces))| {
-                let list_bytes = (pieces.len() * PIECE_BYTES) as u64;
-                let (redundancy, _) = self.objects.geometry_for(packed.end + list_bytes);
-                let one_file = pieces.len() == 1 && packed.end >= self.object_capacity();
-                WriteObject {
-                    id: None,
-                    kind: ObjectKind::Data,
-                    redundancy,
-                    data,
-                    pieces,
-                    cell_bytes: if one_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
-                    class: match flush.urgency {
-                        Urgency::Caller => Class::Journal,
-                        Urgency::Background => Class::Flush,
-                    },
-                    level: ReserveLevel::Reclaim,
-                    lsn,
-                }
-            })
-            .collect();
-        let stored = self.objects.write_all(&objects).map_err(no_space)?;
-        Ok(stored
-            .into_iter()
-            .map(|stored| Arc::new(Written::new(stored, self.space.clone(), self.spent.clone())))
-            .collect())
+        self.write_parts(parts, class, &mut |packed, object| {
+            written.push(object.clone());
+            self.stored(flush, packed, &object);
+        })
     }
 
     /// The object is durable: memory that it holds is given back.
     fn stored(&self, flush: &mut Flush, packed: &Packed, object: &Arc<Written>) {
         let mut state = self.state.lock();
-        state.in_flush.insert(object.record().id);
         for (start, part) in &packed.parts {
-            let inode = &mut flush.inodes[part.inode];
+            let inode = &mut flush.inodes[part.owner];
             let placed = Placed {
                 offset: part.offset,
                 length: part.length,
@@ -411,98 +314,6 @@ impl FlushInode {
             return;
         }
         self.placed.push(placed);
-    }
-}
-
-/// Parts of one object and where they begin in it.
-#[derive(Default)]
-struct Packed {
-    parts: Vec<(u64, Part)>,
-    end: u64,
-}
-
-impl Packed {
-    fn is_empty(&self) -> bool {
-        self.parts.is_empty()
-    }
-
-    /// Where the part would begin: right behind what it continues, else aligned, so that a read of
-    /// an aligned unit of a file is one of an aligned unit of a shard.
-    fn start_of(&self, part: &Part) -> u64 {
-        match self.parts.last() {
-            Some((start, last))
-                if last.inode == part.inode
-                    && last.offset + last.length == part.offset
-                    && start + last.length == self.end =>
-            {
-                self.end
-            }
-            _ if part.length >= UNIT_BYTES => round_up(self.end, UNIT_BYTES),
-            _ => round_up(self.end, 64),
-        }
-    }
-
-    /// The object's bytes, gaps filled with zeros.
-    fn slices(&self) -> Vec<&[u8]> {
-        static ZEROS: [u8; UNIT_BYTES as usize] = [0; UNIT_BYTES as usize];
-        let mut slices: Vec<&[u8]> = Vec::with_capacity(2 * self.parts.len());
-        let mut end = 0;
-        for (start, part) in &self.parts {
-            if *start > end {
-                slices.push(&ZEROS[..(*start - end) as usize]);
-            }
-            slices.push(part.bytes.slice(part.length));
-            end = start + part.length;
-        }
-        slices
-    }
-
-    /// Whose bytes lie where [R17].
-    fn pieces(&self, flush: &Flush) -> Vec<Piece> {
-        let mut pieces: Vec<Piece> = Vec::new();
-        for (start, part) in &self.parts {
-            let ino = flush.inodes[part.inode].ino;
-            match pieces.last_mut() {
-                Some(last)
-                    if last.ino == ino
-                        && last.file_offset + u64::from(last.length) == part.offset
-                        && u64::from(last.object_offset + last.length) == *start =>
-                {
-                    last.length += part.length as u32;
-                }
-                _ => pieces.push(Piece {
-                    ino,
-                    file_offset: part.offset,
-                    object_offset: *start as u32,
-                    length: part.length as u32,
-                }),
-            }
-        }
-        pieces
-    }
-
-    fn push(&mut self, part: Part) {
-        let start = self.start_of(&part);
-        self.end = start + part.length;
-        self.parts.push((start, part));
-    }
-}
-
-impl Part {
-    /// Cuts this part at `at` (whole units); returns the rest.
-    fn split_off(&mut self, at: u64) -> Part {
-        let at = at / UNIT_BYTES * UNIT_BYTES;
-        let rest = Part {
-            inode: self.inode,
-            offset: self.offset + at,
-            bytes: super::overlay::Bytes {
-                vector: self.bytes.vector.clone(),
-                start: self.bytes.start + at as usize,
-            },
-            length: self.length - at,
-        };
-        self.length = at;
-        rest
     }
 }
 

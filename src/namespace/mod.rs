@@ -19,6 +19,7 @@ mod cache;
 mod chain;
 mod checkpointer;
 mod commit;
+mod compact;
 mod core;
 mod cut;
 mod dir;
@@ -32,6 +33,7 @@ mod open;
 mod open_batch;
 mod orphan;
 mod overlay;
+mod pack;
 mod read;
 mod readdir;
 mod recover;
@@ -50,6 +52,7 @@ use crate::base::{Ino, Lsn, Task};
 
 pub use chain::ChainLimits;
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
+pub use compact::{Compacted, Compaction, ObjectUse, Room};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};
 pub use types::*;
@@ -78,6 +81,8 @@ pub struct Progress {
     pub inodes: u64,
     /// Bytes in the read cache.
     pub cache_bytes: u64,
+    /// Bytes of files that reclaim has moved since the pool was opened.
+    pub moved_bytes: u64,
     /// The log failed: nothing is accepted any more.
     pub failed: bool,
 }
@@ -261,6 +266,7 @@ impl Namespace {
             durable: state.durable,
             inodes: state.inode_count,
             cache_bytes: self.core.cache.bytes(),
+            moved_bytes: state.moved_bytes,
             failed: state.failed.is_some(),
         }
     }

@@ -230,8 +230,8 @@ fn is_stale(record: &InodeRecord, now: WallTime) -> bool {
 }
 
 /// Checksums from the index; loads blocks of it as needed, with no lock held.
-struct IndexLists<'a> {
-    core: &'a Core,
+pub(super) struct IndexLists<'a> {
+    pub(super) core: &'a Core,
 }
 
 impl IndexLists<'_> {

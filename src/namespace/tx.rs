@@ -71,6 +71,8 @@ pub(super) enum Effect {
     Free(ObjectRecord),
     /// The inode has no name left.
     Orphan(Ino),
+    /// Live bytes went from one object to another: nothing died.
+    Moved(u64),
 }
 
 /// One attempt of an operation, under the namespace lock.
@@ -384,7 +386,11 @@ impl Tx<'_> {
                 None => Change::Delete { key },
             });
         }
+        let died = !effects.iter().any(|effect| matches!(effect, Effect::Moved(_)));
         for (key, delta) in adds {
+            if died && matches!(key.view(), Ok(KeyView::Live(_))) {
+                state.died_bytes += delta.min(0).unsigned_abs();
+            }
             state.open.push(Change::Add { key, delta });
         }
         let index_bytes = state.open.bytes().saturating_sub(before);
@@ -409,6 +415,7 @@ impl Tx<'_> {
                 Effect::Orphan(ino) => {
                     state.orphans.insert(ino);
                 }
+                Effect::Moved(bytes) => state.moved_bytes += bytes,
             }
         }
         if !state.open.is_empty() {
@@ -441,6 +448,6 @@ pub(super) fn decode<T>(
     })
 }
 
-fn damaged() -> NamespaceError {
+pub(super) fn damaged() -> NamespaceError {
     NamespaceError::Io(crate::fleet::FleetError::Damaged { what: "index entry", lsn: Lsn(0) })
 }

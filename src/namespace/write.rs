@@ -260,13 +260,16 @@ impl Core {
         if self.room_bytes() >= dirty + bytes {
             return Ok(());
         }
-        // Frees that are on their way count before anyone is refused.
+        // Frees that are on their way count before anyone is refused, and what can be reclaimed.
         self.settle_frees()?;
-        let dirty = self.state.lock().dirty_bytes + self.admitted.load(Ordering::SeqCst);
-        if self.room_bytes() >= dirty + bytes {
-            return Ok(());
+        let enough = || {
+            let dirty = self.state.lock().dirty_bytes + self.admitted.load(Ordering::SeqCst);
+            self.room_bytes() >= dirty + bytes
+        };
+        if !enough() {
+            self.want_room(&enough);
         }
-        Err(NamespaceError::NoSpace)
+        if enough() { Ok(()) } else { Err(NamespaceError::NoSpace) }
     }
 }
 

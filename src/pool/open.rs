@@ -30,6 +30,7 @@ use crate::fleet::{
 use crate::format::{Label, MemberEntry, Redundancy, Root};
 use crate::namespace::index::IndexOptions;
 use crate::namespace::{Fleet, Namespace, NamespaceError, Options, Origin, Recovery, load_root};
+use crate::services::reclaim::{Reclaim, ReclaimOptions};
 
 /// Where background tasks run: threads, or a simulated world.
 pub trait TaskHost: Send + Sync {
@@ -60,6 +61,8 @@ pub struct OpenOptions {
     pub namespace: Options,
     /// Memory and sizes of the index; the seed is replaced.
     pub index: IndexOptions,
+    /// When space is reclaimed.
+    pub reclaim: ReclaimOptions,
     /// Memory for I/O.
     pub buffer_bytes: u64,
 }
@@ -70,6 +73,7 @@ impl Default for OpenOptions {
             assemble: AssembleOptions::default(),
             namespace: Options::default(),
             index: IndexOptions::default(),
+            reclaim: ReclaimOptions::default(),
             buffer_bytes: BUFFER_POOL_BYTES,
         }
     }
@@ -269,7 +273,8 @@ fn open_to_write(
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
         log.give_up(index);
     }
-    let (namespace, journal) = go_on(machine, &parts, assembled, recovery, &log.end, claim)?;
+    let (namespace, journal) =
+        go_on(machine, &parts, assembled, recovery, &log.end, claim, options.reclaim)?;
     let (journal, gaps) = (Some(journal), Vec::new());
     Ok(Some(Opened { parts, namespace, journal, replayed: log.len(), gaps }))
 }
@@ -406,6 +411,7 @@ fn go_on(
     recovery: Recovery,
     end: &crate::fleet::Mark,
     claim: crate::format::EpochClaim,
+    reclaim: ReclaimOptions,
 ) -> Result<(Namespace, Arc<Journal>), OpenError> {
     let quorum = Arc::new(Quorum::new(parts.members.clone(), assembled.labels.clone()));
     let checkpoint = Checkpoint::open(
@@ -441,6 +447,8 @@ fn go_on(
         machine.tasks.run(task);
     }
     machine.tasks.run(checkpointer);
+    let reclaim = Reclaim::new(namespace.clone(), machine.clock.clone(), reclaim);
+    machine.tasks.run(Box::new(reclaim));
     Ok((namespace, journal))
 }
 

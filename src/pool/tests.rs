@@ -29,6 +29,7 @@ mod hostile;
 mod interrupted;
 mod lives;
 mod pauses;
+mod reclaim;
 mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;

@@ -1,1 +1,3 @@
-//! Room `services`.
+//! Room `services`: background work on namespace and fleet.
+
+pub mod reclaim;

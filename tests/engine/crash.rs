@@ -187,10 +187,11 @@ fn check_again<M: Machine>(
 
 mod tests {
     use super::*;
-    use crate::machine::{Engine, SHAPE};
+    use crate::machine::{Engine, MOVED, SHAPE};
     use crate::ops::{Mix, generate};
     use crate::runs::{guarded, number, run_minimised, with_seeds};
     use crate::shelf::Shape;
+    use isotherm::base::MIB;
 
     /// Seeds of the short form, and the crashes that it has at the least.
     const SEEDS: u64 = 6;
@@ -207,6 +208,7 @@ mod tests {
     #[test]
     fn what_survives_is_what_was_promised() {
         CRASHES.take();
+        MOVED.take();
         let mut seeds = SEEDS;
         let all = with_seeds(seeds, life);
         let least = number("ISOTHERM_CRASHES").unwrap_or(CRASHES_MIN);
@@ -221,7 +223,10 @@ mod tests {
             "{moments} simulated crashes, each recovered and checked, {recoveries} times in all; \
              0 faults"
         );
+        let moved = MOVED.get() / MIB;
+        println!("{moved} MiB were moved by reclaim meanwhile");
         assert!(!all || moments >= least, "only {moments} of {least} crashes");
+        assert!(!all || moved > 0, "reclaim had nothing to do");
     }
 
     /// The same with files beyond three objects.

@@ -16,6 +16,7 @@ use isotherm::pool::assemble::Candidate;
 use isotherm::pool::create::{CreateOptions, NewDisk, create};
 use isotherm::pool::labels::read_labels;
 use isotherm::pool::open::{Machine as Rooms, OpenOptions, OpenPool, ReadOnly, TaskHost, open};
+use isotherm::services::reclaim::ReclaimOptions;
 
 use super::crash::{How, Machine};
 use super::file_system::{FileSystemTarget, Ground};
@@ -28,6 +29,8 @@ const BUFFER_BYTES: u64 = 96 * MIB;
 std::thread_local! {
     /// What pools made in this thread are like.
     pub static SHAPE: std::cell::Cell<Shape> = const { std::cell::Cell::new(Shape::WIDE) };
+    /// Bytes that reclaim has moved in pools of this thread that are gone.
+    pub static MOVED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
 /// A pool on a shelf.
@@ -148,6 +151,14 @@ impl SimPool {
             Options { cache_bytes: 4 * MIB, dirty_bytes_max: 24 * MIB, ..options.namespace };
         // Small pools too are to be mounted from increments [R9].
         options.namespace.chains = ChainLimits { whole_bytes: 0, links: 4, growth: 1000 };
+        // Whatever is not wholly alive moves, all the time.
+        options.reclaim = ReclaimOptions {
+            died_bytes_min: 1,
+            died_share: u64::MAX,
+            worth_percent_min: 90,
+            look: Duration::from_millis(300),
+            pause: Duration::from_millis(6000),
+        };
         options.index.memtable_bytes = 64 * KIB;
         options.index.table_bytes = 64 * KIB as u32;
         options.index.block_bytes = 4 * KIB as u32;
@@ -173,6 +184,9 @@ impl SimPool {
 
 impl Drop for SimPool {
     fn drop(&mut self) {
+        if let Some(pool) = &self.pool {
+            MOVED.set(MOVED.get() + pool.namespace.progress().moved_bytes);
+        }
         // Tasks and timed events hold the world that holds them.
         self.shelf.world.clear();
     }

@@ -74,11 +74,12 @@ impl ObjectStore {
 
     /// How an object of `bytes` (owners' list included) is best written now, and the bytes of each
     /// shard: min(k, ceil(bytes / 2 MiB)) data shards and m parity; one: m+1 replicas [R13]; narrower
-    /// at full margin where disks are missing or full [R12].
-    pub fn geometry_for(&self, bytes: u64) -> (Redundancy, u32) {
+    /// at full margin where disks are missing or full [R12]. `shard_bytes_max`: `SHARD_BYTES` for these
+    /// 2 MiB, or less where free space is in splinters [R22].
+    pub fn geometry_for(&self, bytes: u64, shard_bytes_max: u64) -> (Redundancy, u32) {
         let members = &self.context.members;
         let present = members.active().len();
-        let mut wish = geometry_wish(members.redundancy(), bytes);
+        let mut wish = geometry_wish(members.redundancy(), bytes, shard_bytes_max);
         loop {
             let shard_bytes = shard_bytes(wish, bytes);
             let units = Units(1) + Units::covering(shard_bytes);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::reader::{Progress, Reading};
 use super::*;
+use crate::base::limits::SHARD_BYTES;
 use crate::base::simulation::World;
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, DiskUuid, Epoch, MIB, PoolUuid, Random};
@@ -676,7 +677,7 @@ fn r17_the_owners_list_ends_the_object() {
     let bytes = bytes_of(1, 200);
     let (first, second) = bytes.split_at(77);
     let parts = [first, second];
-    let (redundancy, shard_bytes) = rig.store.geometry_for(200 + 48);
+    let (redundancy, shard_bytes) = rig.store.geometry_for(200 + 48, SHARD_BYTES);
     assert_eq!((redundancy, shard_bytes), (Redundancy::Replica { copies: 3 }, 4096), "[R13]");
     let written = WriteObject { pieces: &pieces, ..object(&parts, redundancy) };
     let stored = rig.store.write(&written).expect("all disks work");
@@ -690,7 +691,7 @@ fn r17_the_owners_list_ends_the_object() {
 #[test]
 fn r13_geometry_follows_length_disks_and_room() {
     let rig = rig(17, 6, ec(4, 2));
-    let geometry = |bytes| rig.store.geometry_for(bytes);
+    let geometry = |bytes| rig.store.geometry_for(bytes, SHARD_BYTES);
     assert_eq!(geometry(8 * MIB), (ec(4, 2), 2 * MIB as u32));
     assert_eq!(geometry(3 * MIB), (ec(2, 2), 3 * MIB as u32 / 2));
     rig.members.fail(DiskIndex(0), FailReason::TakenOut);

@@ -21,6 +21,9 @@ use super::{SizeClass, Stream};
 use crate::base::{DiskIndex, Units};
 use crate::format::{GroupState, space_snapshot};
 
+/// One in so many groups is kept for tables, at least one [R22].
+const TABLES_SHARE: u32 = 64;
+
 /// A place that is not allocatable for a reason besides being used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Hold {
@@ -49,8 +52,11 @@ pub(super) struct DiskSpace {
     cursor: [u32; SizeClass::COUNT],
     /// A size known not to fit into the groups of this class, until something is freed.
     no_fit: [u64; SizeClass::COUNT],
-    /// A size known not to fit anywhere, until something is freed.
+    /// A size known not to fit anywhere, until something is freed; and one where tables' room is left.
     no_fit_anywhere: u64,
+    no_fit_beside_tables: u64,
+    /// Groups that serve tables.
+    table_groups: u32,
     holds: HashMap<u64, Hold>,
     free_units: u64,
     used_units: u64,
@@ -73,6 +79,8 @@ impl DiskSpace {
             cursor: [0; SizeClass::COUNT],
             no_fit: [u64::MAX; SizeClass::COUNT],
             no_fit_anywhere: u64::MAX,
+            no_fit_beside_tables: u64::MAX,
+            table_groups: 0,
             holds: HashMap::new(),
             free_units: units.0,
             used_units: 0,
@@ -111,15 +119,51 @@ impl DiskSpace {
         u64::from(group) * u64::from(self.group_units)
     }
 
-    /// Finds room and holds it once. None if no run is long enough.
-    pub(super) fn reserve(&mut self, units: u64, class: SizeClass) -> Option<u64> {
+    /// Finds room and holds it once. None if no run is long enough, or if only `tables_room` is left and
+    /// is to be left.
+    pub(super) fn reserve(
+        &mut self,
+        units: u64,
+        class: SizeClass,
+        leave_tables_room: bool,
+    ) -> Option<u64> {
         assert!(units > 0, "a place has at least its header unit");
-        let start = self.find(units, class)?;
+        let start = if leave_tables_room && class != SizeClass::Table {
+            self.find_beside_tables(units, class)?
+        } else {
+            self.find(units, class)?
+        };
         self.take(start, units, class);
         self.cursor[class.index()] = self.group_of(start);
         let old = self.holds.insert(start, Hold { units, count: 1, used: false });
         assert!(old.is_none(), "what was free was not held");
         Some(start)
+    }
+
+    /// [R22] Groups that are wholly free or serve tables: so many are kept from data, which would else
+    /// cut the last long runs to pieces, and no checkpoint could be written any more.
+    fn has_tables_room(&self) -> bool {
+        let free = self.group_count() - self.groups.len() as u32;
+        free + self.table_groups > (self.group_count() / TABLES_SHARE).max(1)
+    }
+
+    /// As `find`, but leaves the tables their room.
+    fn find_beside_tables(&mut self, units: u64, class: SizeClass) -> Option<u64> {
+        if units > self.free_units || units >= self.no_fit_beside_tables {
+            return None;
+        }
+        let tables_room = self.has_tables_room();
+        let found = self.find_in_class(units, class, tables_room);
+        let found =
+            found.or_else(|| tables_room.then(|| self.find_free_group(units, class)).flatten());
+        let found = found.or_else(|| {
+            let groups = self.groups.iter().filter(|(_, group)| group.class != SizeClass::Table);
+            groups.map(|(&group, _)| group).find_map(|group| self.fit_inside(group, units))
+        });
+        if found.is_none() {
+            self.no_fit_beside_tables = units;
+        }
+        found
     }
 
     /// 1. a group of the class, from the open one on, then from the first; 2. the first free group;
@@ -128,17 +172,40 @@ impl DiskSpace {
         if units > self.free_units || units >= self.no_fit_anywhere {
             return None;
         }
+        let found = self.find_in_class(units, class, true);
+        let found = found.or_else(|| self.find_free_group(units, class));
+        let found =
+            found.or_else(|| self.groups.keys().find_map(|&group| self.fit_in(group, units, None)));
+        if found.is_none() {
+            self.no_fit_anywhere = units;
+        }
+        found
+    }
+
+    /// `may_grow`: a run may go on into a group that is free.
+    fn find_in_class(&mut self, units: u64, class: SizeClass, may_grow: bool) -> Option<u64> {
         let index = class.index();
         if units < self.no_fit[index] {
             let cursor = self.cursor[index];
             let from = self.open[index].range(cursor..).chain(self.open[index].range(..cursor));
             for &group in from {
-                if let Some(start) = self.fit_in(group, units, Some(class)) {
-                    return Some(start);
+                let fit = if may_grow {
+                    self.fit_in(group, units, Some(class))
+                } else {
+                    self.fit_inside(group, units)
+                };
+                if fit.is_some() {
+                    return fit;
                 }
             }
-            self.no_fit[index] = units;
+            if may_grow {
+                self.no_fit[index] = units;
+            }
         }
+        None
+    }
+
+    fn find_free_group(&self, units: u64, class: SizeClass) -> Option<u64> {
         let mut next = 0;
         for group in self.groups.keys().copied().chain([self.group_count()]) {
             for free in next..group {
@@ -149,13 +216,13 @@ impl DiskSpace {
             }
             next = group + 1;
         }
-        for &group in self.groups.keys() {
-            if let Some(start) = self.fit_in(group, units, None) {
-                return Some(start);
-            }
-        }
-        self.no_fit_anywhere = units;
         None
+    }
+
+    /// A run of `units` inside this touched group.
+    fn fit_inside(&self, group: u32, units: u64) -> Option<u64> {
+        let fit = self.groups.get(&group)?.free.first_fit(u32::try_from(units).ok()?)?;
+        Some(self.start_of(group) + u64::from(fit))
     }
 
     /// A run of `units` that begins in this touched group and may go on into groups of the same
@@ -216,7 +283,9 @@ impl DiskSpace {
         for (index, run) in self.pieces(start, units) {
             let whole = self.units_of(index);
             let no_fit = &mut self.no_fit;
+            let table_groups = &mut self.table_groups;
             let group = self.groups.entry(index).or_insert_with(|| {
+                *table_groups += u32::from(class == SizeClass::Table);
                 no_fit[class.index()] = u64::MAX;
                 Group { class, free: Runs::whole(whole) }
             });
@@ -238,6 +307,7 @@ impl DiskSpace {
             group.free.insert(run.start, run.length);
             let label = group.class.index();
             if group.free.contains(0, whole) {
+                self.table_groups -= u32::from(group.class == SizeClass::Table);
                 self.groups.remove(&index);
                 self.open[label].remove(&index);
             } else {
@@ -246,6 +316,7 @@ impl DiskSpace {
         }
         self.no_fit = [u64::MAX; SizeClass::COUNT];
         self.no_fit_anywhere = u64::MAX;
+        self.no_fit_beside_tables = u64::MAX;
         self.free_units += units;
         assert!(self.free_units + self.used_units <= self.units, "nothing is freed twice");
     }
@@ -450,6 +521,7 @@ impl DiskSpace {
         if let Some(old) = self.groups.remove(&saved.group) {
             let used: u64 = sum(&old.free.complement(whole));
             self.open[old.class.index()].remove(&saved.group);
+            self.table_groups -= u32::from(old.class == SizeClass::Table);
             self.used_units -= used;
             self.free_units += used;
         }
@@ -459,6 +531,7 @@ impl DiskSpace {
             if !free.is_empty() {
                 self.open[class.index()].insert(saved.group);
             }
+            self.table_groups += u32::from(class == SizeClass::Table);
             self.groups.insert(saved.group, Group { class, free });
             self.used_units += used;
             self.free_units -= used;
@@ -481,6 +554,8 @@ impl DiskSpace {
             }
         }
         assert_eq!(free, self.free_units);
+        let tables = self.groups.values().filter(|group| group.class == SizeClass::Table);
+        assert_eq!(tables.count(), self.table_groups as usize);
         let held: u64 = self.holds.values().filter(|hold| !hold.used).map(|hold| hold.units).sum();
         assert_eq!(self.units, self.free_units + self.used_units + held);
         assert!(self.holds.values().all(|hold| hold.count > 0));

@@ -7,7 +7,8 @@
 //!   a place with an unreaped write is not allocated.
 //! * [I3] A deleted object that is pinned keeps its places until the last [`Pin`] goes.
 //! * [R4] During recovery frees are frozen: nothing freed by replay is allocated before the release.
-//! * [R22] Reserves hold on every disk: users leave 10 % free, reclaim 2 %, repair may take all.
+//! * [R22] Reserves hold on every disk: users leave 10 % free, reclaim 2 %, repair may take all. Data
+//!   leave the last long runs to tables, for without those nothing can be committed any more.
 //! * [R18] [`Space::snapshot`] is exactly what puts and deletes imply; in flight is not in it.
 //!
 //! One lock, never held across anything but this module's own memory work [R23].
@@ -211,7 +212,8 @@ impl Space {
         if room_of(space).free_for(level) < units {
             return None;
         }
-        let start = space.reserve(units.0, SizeClass::of(units, stream))?;
+        let leave_tables_room = level != ReserveLevel::Repair;
+        let start = space.reserve(units.0, SizeClass::of(units, stream), leave_tables_room)?;
         Some(Reservation { shared: self.shared.clone(), disk, start, units: units.0, held: true })
     }
 

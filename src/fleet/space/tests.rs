@@ -328,7 +328,7 @@ fn r4_frozen_frees_come_back_at_the_release() {
 
 #[test]
 fn r22_reserves_hold_on_each_disk() {
-    let space = space(1000, 100);
+    let space = space(1000, 10);
     let all = |level| {
         let mut held = Vec::new();
         while let Some(one) = space.reserve(DISK, Units(10), Stream::Data, level) {
@@ -344,6 +344,30 @@ fn r22_reserves_hold_on_each_disk() {
     assert!(space.placeable(&[DISK], 1, Units(20), ReserveLevel::Repair));
     let repair = all(ReserveLevel::Repair);
     assert_eq!((user.len(), reclaim.len(), repair.len()), (90, 8, 2));
+}
+
+#[test]
+fn r22_data_in_splinters_leaves_the_last_long_run_to_tables() {
+    let space = space(6400, 100);
+    let all = |units| {
+        let mut held = Vec::new();
+        while let Some(one) = space.reserve(DISK, units, Stream::Data, ReserveLevel::Reclaim) {
+            held.push(one);
+        }
+        held
+    };
+    let (mut held, mut number) = (all(Units(17)), 0);
+    held.retain(|_| {
+        number += 1;
+        number % 2 == 0
+    });
+    held.extend(all(Units(9)));
+    assert!(space.free_units(DISK).0 > 1000, "there is room in splinters");
+    let table = |units| space.reserve(DISK, Units(units), Stream::Table, ReserveLevel::Reclaim);
+    assert!(table(200).is_none(), "one group is kept, not two");
+    assert!(table(100).is_some());
+    let data = space.reserve(DISK, Units(17), Stream::Data, ReserveLevel::Repair);
+    assert!(data.is_some(), "repair may take all");
 }
 
 #[test]

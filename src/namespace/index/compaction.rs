@@ -145,7 +145,7 @@ impl Job {
     /// Writes or moves one table. True when all is merged.
     fn step(&mut self, index: &Index) -> Result<bool, FleetError> {
         loop {
-            match self.next(index.options.table_bytes)? {
+            match self.next(index.table_bytes())? {
                 Next::Pass(source) => {
                     if self.builder.entries() > 0 {
                         // Keys must ascend from table to table: end the one in the making first.
@@ -160,7 +160,7 @@ impl Job {
                     return Ok(true);
                 }
             }
-            if self.builder.data_bytes() >= u64::from(index.options.table_bytes)
+            if self.builder.data_bytes() >= u64::from(index.table_bytes())
                 || self.builder.entries() == TABLE_ENTRIES_MAX
             {
                 self.end_table(index)?;

@@ -48,7 +48,15 @@ impl Flusher {
         let job = self.job.as_mut().expect("it was just made");
         if let Some(built) = build_next(&self.index, job) {
             let last_key = built.meta.last_key.to_vec();
-            job.tables.push(self.index.write_table(built, Class::Flush)?);
+            let wished = self.index.table_bytes();
+            let table = match self.index.write_table(built, Class::Flush) {
+                // A smaller one may fit.
+                Err(FleetError::NoRoom { .. }) if self.index.table_bytes() < wished => {
+                    return Ok(Pace::Again);
+                }
+                table => table?,
+            };
+            job.tables.push(table);
             job.done_through = Some(last_key);
         } else {
             let job = self.job.take().expect("it was there above");
@@ -67,7 +75,7 @@ fn build_next(index: &Index, job: &Job) -> Option<BuiltTable> {
     let start = job.done_through.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     for (key, entry) in reading.range(start, Bound::Unbounded, NEWEST) {
         builder.add(key, entry.lsn, entry.op);
-        if builder.data_bytes() >= u64::from(options.table_bytes)
+        if builder.data_bytes() >= u64::from(index.table_bytes())
             || builder.entries() == TABLE_ENTRIES_MAX
         {
             break;

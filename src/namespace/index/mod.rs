@@ -24,6 +24,7 @@
 use std::time::Duration;
 
 use crate::base::limits::{INDEX_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES_MAX};
+use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::base::{Event, KIB, Lsn, MIB, Random};
 use crate::fleet::FleetError;
@@ -65,6 +66,8 @@ pub type Value = Vec<u8>;
 
 /// How long flusher and compactor wait after an error before they try again.
 const RETRY: Duration = Duration::from_secs(1);
+/// Tables become no smaller than this, however short the runs of free space are.
+const TABLE_BYTES_LEAST: u32 = 64 << 10;
 
 /// What a scan found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -145,6 +148,8 @@ pub struct Index {
     cache: BlockCache,
     state: RwLock<State>,
     tags: Mutex<Random>,
+    /// Bytes of a table now: fewer than wished for while free space is in splinters.
+    table_bytes: AtomicU32,
     work: Arc<Event>,
     changed: Arc<Event>,
 }
@@ -165,6 +170,7 @@ impl Index {
             cache: BlockCache::new(options.cache_bytes),
             state: RwLock::new(state),
             tags: Mutex::new(Random::new(options.seed)),
+            table_bytes: AtomicU32::new(options.table_bytes),
             work: Arc::new(Event::new()),
             changed: Arc::new(Event::new()),
             options,
@@ -397,13 +403,33 @@ impl Index {
                 (kind, extent.offset, bytes[start..start + extent.length as usize].to_vec())
             },
         );
-        let record = self.store.write_table(bytes, meta.max_lsn, class)?;
+        let record = self.store.write_table(bytes, meta.max_lsn, class);
+        let record = record.inspect_err(|error| self.note_no_room(error))?;
+        self.grow_tables();
         let table = Arc::new(Table { record, meta });
         for (kind, offset, bytes) in warm {
             let part = open_part(&table, kind, offset, bytes)?;
             self.cache.insert(PartKey { tag: table.meta.tag, offset }, part);
         }
         Ok(table)
+    }
+
+    fn table_bytes(&self) -> u32 {
+        self.table_bytes.load(Ordering::SeqCst)
+    }
+
+    /// No run is long enough: the next tables are smaller [R22].
+    fn note_no_room(&self, error: &FleetError) {
+        let least = TABLE_BYTES_LEAST.min(self.options.table_bytes);
+        if matches!(error, FleetError::NoRoom { .. }) {
+            self.table_bytes.store((self.table_bytes() / 2).max(least), Ordering::SeqCst);
+        }
+    }
+
+    fn grow_tables(&self) {
+        let bytes = self.table_bytes();
+        let more = bytes.saturating_add(bytes / 8).min(self.options.table_bytes);
+        self.table_bytes.store(more, Ordering::SeqCst);
     }
 
     fn notify_installed(&self) {

@@ -1,0 +1,340 @@
+//! Reclaim: space that dead bytes take becomes free again.
+//!
+//! Whole dead objects are freed by whoever deletes their last byte. What is left are objects that are
+//! dead in part. When enough has died, or room is short, or somebody would be refused, a *pass*:
+//!
+//! 1. Survey: all objects, a page at a time; those of which least is alive are remembered.
+//! 2. The sparsest of them are compacted, some at a time (`namespace::compact`), each time waiting until
+//!    what was freed is free.
+//! 3. It ends when the next ones are not worth it: the less room there is, the more is ([`worth`]).
+//!
+//! Greedy, least alive first. What it writes is bounded: a compaction that frees little more than it
+//! takes is not begun. It stops and begins at any step; a crash loses nothing but the pass.
+
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+use crate::base::sync::Arc;
+use crate::base::{Clock, Event, Lsn, MIB, ObjectId, Pace, Task};
+use crate::namespace::{Compacted, Compaction, Namespace, NamespaceError, ObjectUse, Room};
+
+/// Numbers that tests change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReclaimOptions {
+    /// No pass begins before so many bytes have died,
+    pub died_bytes_min: u64,
+    /// nor before one in so many of the pool's bytes has; where room is short, a fourth of that.
+    pub died_share: u64,
+    /// Objects of which at most so many percent are alive are compacted however much room there is.
+    pub worth_percent_min: u64,
+    /// How often it looks.
+    pub look: Duration,
+    /// Between reading and moving; users are faster then.
+    pub pause: Duration,
+}
+
+impl Default for ReclaimOptions {
+    fn default() -> ReclaimOptions {
+        let look = Duration::from_secs(5);
+        let pause = Duration::ZERO;
+        ReclaimOptions {
+            died_bytes_min: 64 * MIB,
+            died_share: 16,
+            worth_percent_min: 12,
+            look,
+            pause,
+        }
+    }
+}
+
+/// Objects that a survey remembers at most, sparsest first.
+const VICTIMS_MAX: usize = 4096;
+/// Objects that are compacted together at most.
+const TOGETHER_MAX: usize = 256;
+/// Whoever wants room gets a pass of its own only if so much died since the last one.
+const WANTED_BYTES_MIN: u64 = MIB;
+/// Objects that are alive to more than this are never worth it, in percent.
+const WORTH_PERCENT_MAX: u64 = 90;
+/// Pause while a batch is on its way, or the open one is full.
+const BATCH: Duration = Duration::from_millis(5);
+/// Pause after an error.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// An object and how much of what it takes is needed, in thousandths: first the fullest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Victim {
+    alive: u64,
+    object: ObjectId,
+    live_bytes: u64,
+}
+
+enum Phase {
+    /// Until something is to be done.
+    Resting,
+    /// Step 1, from this object on.
+    Surveying(ObjectId, BinaryHeap<Victim>),
+    /// Step 2: what to compact next.
+    Choosing(VecDeque<Victim>),
+    /// Step 2: some are being compacted.
+    Moving(VecDeque<Victim>, Compaction),
+    /// Step 2: what was freed is free with this batch.
+    Committing(VecDeque<Victim>, Lsn),
+}
+
+/// What is known of a pass.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    /// What had died when it began.
+    died_bytes: u64,
+    /// Whoever wanted room before it began.
+    wanted: u64,
+    /// There were more objects worth it than were remembered.
+    truncated: bool,
+    objects: usize,
+    moved_bytes: u64,
+}
+
+/// The background task.
+pub struct Reclaim {
+    namespace: Namespace,
+    clock: Arc<dyn Clock>,
+    options: ReclaimOptions,
+    phase: Phase,
+    pass: Pass,
+    /// What had died when the last pass began; None before the first.
+    surveyed: Option<u64>,
+    /// The last pass took whatever was to be had.
+    thorough: bool,
+    answered: u64,
+}
+
+/// Of an object, so many percent may be alive for it to be compacted: the less room, the more.
+fn worth(room: &Room, wanted: bool, options: &ReclaimOptions) -> u64 {
+    let share = room.available_bytes.saturating_mul(100) / room.total_bytes.max(1);
+    let worth = match share {
+        _ if wanted => WORTH_PERCENT_MAX,
+        0..5 => WORTH_PERCENT_MAX,
+        5..10 => 75,
+        10..25 => 50,
+        25..50 => 25,
+        _ => 12,
+    };
+    worth.max(options.worth_percent_min)
+}
+
+/// Bytes that must have died since the last survey for the next one.
+fn step_bytes(room: &Room, options: &ReclaimOptions) -> u64 {
+    let share = options.died_share.saturating_mul(if is_short(room) { 4 } else { 1 });
+    (room.total_bytes / share).max(options.died_bytes_min)
+}
+
+fn is_short(room: &Room) -> bool {
+    room.available_bytes < room.total_bytes / 4
+}
+
+/// The first ones that are worth it, as many as go together.
+fn choose(victims: &mut VecDeque<Victim>, worth_percent: u64, bytes_max: u64) -> Vec<ObjectId> {
+    let (mut chosen, mut bytes) = (Vec::new(), 0);
+    while let Some(next) = victims.front() {
+        let fits = chosen.is_empty() || bytes + next.live_bytes <= bytes_max;
+        if next.alive > worth_percent * 10 || !fits || chosen.len() >= TOGETHER_MAX {
+            break;
+        }
+        bytes += next.live_bytes;
+        chosen.push(next.object);
+        victims.pop_front();
+    }
+    chosen
+}
+
+impl Reclaim {
+    /// A task that reclaims this namespace's space.
+    pub fn new(namespace: Namespace, clock: Arc<dyn Clock>, options: ReclaimOptions) -> Reclaim {
+        namespace.will_reclaim();
+        Reclaim {
+            namespace,
+            clock,
+            options,
+            phase: Phase::Resting,
+            pass: Pass::default(),
+            surveyed: None,
+            thorough: false,
+            answered: 0,
+        }
+    }
+
+    fn pause(&self, pause: Duration) -> Pace {
+        Pace::Idle(Some(self.clock.now() + pause))
+    }
+
+    fn is_due(&self, room: &Room) -> bool {
+        let Some(surveyed) = self.surveyed else {
+            return room.wanted > self.answered || is_short(room) || room.died_bytes > 0;
+        };
+        let died = room.died_bytes - surveyed;
+        if room.wanted > self.answered {
+            return !self.thorough || died >= WANTED_BYTES_MIN;
+        }
+        died >= step_bytes(room, &self.options)
+    }
+
+    fn rest(&mut self, room: &Room) -> Pace {
+        if self.is_due(room) {
+            let (died_bytes, wanted) = (room.died_bytes, room.wanted);
+            self.pass = Pass { died_bytes, wanted, ..Pass::default() };
+            self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
+            return Pace::Again;
+        }
+        if room.wanted > self.answered {
+            self.answer(room.wanted);
+        }
+        self.pause(self.options.look)
+    }
+
+    fn answer(&mut self, wanted: u64) {
+        self.answered = self.answered.max(wanted);
+        self.namespace.answer(wanted);
+    }
+
+    /// Step 1, one page.
+    fn survey(
+        &mut self,
+        from: ObjectId,
+        mut victims: BinaryHeap<Victim>,
+    ) -> Result<Pace, NamespaceError> {
+        let (page, next) = self.namespace.survey(from)?;
+        for ObjectUse { object, live_bytes, disk_bytes } in page {
+            let needed = self.namespace.disk_bytes(live_bytes);
+            let alive = needed.saturating_mul(1000) / disk_bytes.max(1);
+            if alive <= WORTH_PERCENT_MAX * 10 {
+                victims.push(Victim { alive, object, live_bytes });
+            }
+            if victims.len() > VICTIMS_MAX {
+                victims.pop();
+                self.pass.truncated = true;
+            }
+        }
+        self.phase = match next {
+            Some(next) => Phase::Surveying(next, victims),
+            None => Phase::Choosing(victims.into_sorted_vec().into()),
+        };
+        Ok(Pace::Again)
+    }
+
+    /// Step 2: the next ones, or the end of the pass.
+    fn choose(
+        &mut self,
+        mut victims: VecDeque<Victim>,
+        room: &Room,
+    ) -> Result<Pace, NamespaceError> {
+        let worth = worth(room, room.wanted > self.answered, &self.options);
+        let chosen = choose(&mut victims, worth, self.namespace.compaction_bytes());
+        let begun = if chosen.is_empty() {
+            None
+        } else {
+            self.namespace.begin_compaction(&chosen, (100 - worth) / 2)?
+        };
+        match begun {
+            Some(compaction) => {
+                self.phase = Phase::Moving(victims, compaction);
+                let moves_now = self.options.pause.is_zero();
+                Ok(if moves_now { Pace::Again } else { self.pause(self.options.pause) })
+            }
+            None => Ok(self.end_pass(worth)),
+        }
+    }
+
+    fn end_pass(&mut self, worth: u64) -> Pace {
+        let Pass { died_bytes, wanted, truncated, objects, moved_bytes } = self.pass;
+        self.phase = Phase::Resting;
+        self.surveyed = Some(died_bytes);
+        self.thorough = worth >= WORTH_PERCENT_MAX && (objects == 0 || !truncated);
+        if objects > 0 {
+            log::info!("reclaim: {objects} sparse objects freed, {} MiB moved", moved_bytes / MIB);
+        }
+        if truncated && objects > 0 {
+            // There is more where that came from.
+            self.surveyed = None;
+        } else if self.thorough {
+            self.answer(wanted);
+        }
+        Pace::Again
+    }
+
+    /// Step 2, one transaction.
+    fn go_on(
+        &mut self,
+        victims: VecDeque<Victim>,
+        mut compaction: Compaction,
+    ) -> Result<Pace, NamespaceError> {
+        match self.namespace.go_on(&mut compaction) {
+            Ok(false) => {
+                self.phase = Phase::Moving(victims, compaction);
+                Ok(self.pause(BATCH))
+            }
+            Ok(true) => {
+                let Compacted { moved_bytes, objects, lsn } =
+                    self.namespace.end_compaction(compaction)?;
+                self.pass.objects += objects;
+                self.pass.moved_bytes += moved_bytes;
+                self.phase = Phase::Committing(victims, lsn);
+                Ok(Pace::Again)
+            }
+            Err(error) => {
+                self.namespace.end_compaction(compaction)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn run_step(&mut self, room: &Room) -> Result<Pace, NamespaceError> {
+        match std::mem::replace(&mut self.phase, Phase::Resting) {
+            Phase::Resting => Ok(self.rest(room)),
+            Phase::Surveying(from, victims) => self.survey(from, victims),
+            Phase::Choosing(victims) => self.choose(victims, room),
+            Phase::Moving(victims, compaction) => self.go_on(victims, compaction),
+            Phase::Committing(victims, lsn) => {
+                if self.namespace.progress().durable >= lsn {
+                    self.phase = Phase::Choosing(victims);
+                    return Ok(Pace::Again);
+                }
+                self.phase = Phase::Committing(victims, lsn);
+                Ok(self.pause(BATCH))
+            }
+        }
+    }
+}
+
+impl Task for Reclaim {
+    fn name(&self) -> &'static str {
+        "reclaim"
+    }
+
+    fn event(&self) -> Arc<Event> {
+        self.namespace.reclaim_event()
+    }
+
+    fn step(&mut self) -> Pace {
+        let room = self.namespace.room();
+        if room.ended {
+            if let Phase::Moving(_, compaction) = std::mem::replace(&mut self.phase, Phase::Resting)
+                && let Err(error) = self.namespace.end_compaction(compaction)
+            {
+                log::debug!("reclaim ends: {error}");
+            }
+            return self.pause(self.options.look);
+        }
+        match self.run_step(&room) {
+            Ok(pace) => pace,
+            Err(error) => {
+                log::warn!("space could not be reclaimed yet, it is tried again: {error}");
+                // Nobody waits for what may not come.
+                self.answer(room.wanted);
+                self.pause(RETRY)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
