@@ -174,6 +174,12 @@ impl Key {
         Key(vec![kind])
     }
 
+    /// The smallest key with this first byte about the inode or object `number`, or beyond. Not a key
+    /// itself for most kinds.
+    pub fn kind_from_number(kind: u8, number: u64) -> Key {
+        join(kind, &[&number.to_be_bytes()])
+    }
+
     /// Takes bytes that are known to be in order with other keys, such as the end of a range. What
     /// comes from a disk goes through [`KeyView::decode`].
     pub fn from_bytes(bytes: &[u8]) -> Key {

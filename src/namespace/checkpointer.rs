@@ -256,6 +256,8 @@ impl Checkpointer {
         for table in self.core.index.confirm(capture) {
             self.core.objects.release(&table);
         }
+        let links = self.manifest.links().iter().chain(self.space.links());
+        self.core.state.lock().chains = links.map(|link| link.record.clone()).collect();
         let named: Vec<ObjectId> = self.manifest.ids().chain(self.space.ids()).collect();
         let before = std::mem::replace(&mut self.parts.named, named.clone());
         let attempted = std::mem::take(&mut self.attempted);

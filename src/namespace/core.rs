@@ -19,7 +19,7 @@ use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Ino, Lsn, MIB, ObjectId, Ticks, Wait};
 use crate::fleet::journal::{Journal, Level};
 use crate::fleet::{FleetError, Members, ObjectStore, Snapshot, Space};
-use crate::format::{InodeRecord, Redundancy};
+use crate::format::{InodeRecord, ObjectRecord, Redundancy};
 
 /// The open batch is committed early at this size, so that it never delays an fsync much.
 const BATCH_COMMIT_BYTES: u64 = MIB;
@@ -111,6 +111,8 @@ pub(super) struct State {
     /// A checkpoint wants the memtable frozen at the next batch boundary.
     pub(super) freeze_wanted: bool,
     pub(super) frozen: Option<FrozenSpace>,
+    /// Objects of the chains that the effective root names: manifest and space snapshot.
+    pub(super) chains: Vec<ObjectRecord>,
     /// The next snapshot of the space map is to be whole.
     pub(super) space_whole: bool,
     /// Logged data up to this batch is to be in objects, because a checkpoint waits for it.

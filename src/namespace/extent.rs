@@ -26,7 +26,7 @@ pub(super) struct Replaced {
 }
 
 /// How many checksum lists an object has: replicas share one [R16].
-fn checksum_lists(record: &ObjectRecord) -> usize {
+pub(super) fn checksum_lists(record: &ObjectRecord) -> usize {
     match record.redundancy {
         Redundancy::Erasure { .. } => record.redundancy.shards(),
         Redundancy::Replica { .. } => 1,

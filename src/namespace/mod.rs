@@ -15,6 +15,7 @@
 
 mod acl;
 mod attr;
+mod audit;
 mod cache;
 mod chain;
 mod checkpointer;
@@ -50,6 +51,7 @@ mod xattr;
 use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn, Task};
 
+pub use audit::{Audit, Finding, Found};
 pub use chain::ChainLimits;
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use compact::{Compacted, Compaction, ObjectUse, Room};

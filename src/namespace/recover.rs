@@ -102,8 +102,14 @@ fn load_space(objects: &ObjectStore, root: &Root, tables: &[TableEntry]) -> Resu
 }
 
 impl Recovery {
-    /// A namespace as of a root. `chain`: the objects of the root's manifest and snapshot.
-    pub fn new(fleet: Fleet, options: Options, origin: Origin, chain: Vec<ObjectId>) -> Recovery {
+    /// A namespace as of a root. `chains`: the objects of the root's manifest and snapshot.
+    pub fn new(
+        fleet: Fleet,
+        options: Options,
+        origin: Origin,
+        chains: Vec<ObjectRecord>,
+    ) -> Recovery {
+        let chain = chains.iter().map(|record| record.id).collect();
         let state = State {
             open: OpenBatch::new(origin.lsn.next()),
             open_since: None,
@@ -111,6 +117,7 @@ impl Recovery {
             durable: origin.lsn,
             freeze_wanted: false,
             frozen: None,
+            chains,
             space_whole: true,
             flush_logged: Lsn(0),
             flush_all: 0,

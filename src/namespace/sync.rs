@@ -8,7 +8,7 @@ use crate::format::Key;
 /// Inode numbers of one lease: one commit for so many new files.
 const LEASE_INODES: u64 = 1 << 16;
 /// Key of the lease.
-const LEASE_KEY: &[u8] = b"ino_lease";
+pub(super) const LEASE_KEY: &[u8] = b"ino_lease";
 
 impl Core {
     /// The file's data and attributes, and its name with all history before it, survive from now on.

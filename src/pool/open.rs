@@ -363,8 +363,8 @@ fn recovery(
     };
     let mut namespace_options = options.namespace.clone();
     namespace_options.read_only |= read_only;
-    let chain = root.manifest.iter().chain(&root.space).map(|link| link.record.id).collect();
-    Ok(Recovery::new(fleet, namespace_options, origin(root), chain))
+    let chains = root.manifest.iter().chain(&root.space).map(|link| link.record.clone()).collect();
+    Ok(Recovery::new(fleet, namespace_options, origin(root), chains))
 }
 
 fn origin(root: &Root) -> Origin {

@@ -21,6 +21,7 @@ use crate::fleet::{
 };
 use crate::format::{DiskLayout, Redundancy, Root};
 
+mod audits;
 mod chains;
 mod cut_short;
 mod files;

@@ -148,6 +148,7 @@ fn recover_and_check<M: Machine>(
     note_crashes(0, 1);
     let mut target = M::recover(snapshot, how).map_err(told)?;
     target.set_now(moment.now);
+    target.audit().map_err(told)?;
     let dump = Dump::take(&mut target).map_err(told)?;
     let survived = moment.pool.check_crash(moment.floor, &dump, moment.known).map_err(told)?;
     let mut pool = moment.pool.recovered(&dump, &survived);

@@ -29,6 +29,8 @@ pub trait Ground {
     fn befall(&mut self, disk: u32, mishap: Mishap);
     /// Panics if the state in memory contradicts itself.
     fn check_invariants(&self);
+    /// What is on its disks agrees with itself.
+    fn audit(&self) -> Result<(), String>;
 }
 
 /// See the head of this file.
@@ -346,6 +348,14 @@ impl<G: Ground> Target for FileSystemTarget<G> {
 
     fn befall(&mut self, disk: u32, mishap: Mishap) {
         self.ground.befall(disk, mishap);
+    }
+
+    fn audit(&mut self) -> Result<(), String> {
+        self.ground.audit()?;
+        // Once more with what memory had: files with changes are not judged whole.
+        self.fs.sync().map_err(|error| format!("sync before an audit: {error}"))?;
+        self.ground.pass(1000);
+        self.ground.audit()
     }
 
     fn inodes(&mut self) -> Option<u64> {

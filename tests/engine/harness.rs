@@ -108,6 +108,7 @@ impl<T: Target> Harness<T> {
         if found.is_some_and(|found| found != expected) {
             return Err(format!("{found:?} inodes are said to be in use, not {expected}"));
         }
+        self.target.audit()?;
         self.compare()
     }
 

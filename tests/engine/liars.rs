@@ -86,7 +86,14 @@ fn mount(
         Err(why) => return Err(format!("recovered with {how:?}: {why}")),
     };
     match engine.ground.pool.as_ref().map(|pool| pool.read_only) {
-        Some(ReadOnly::No) => tally.writable += 1,
+        Some(ReadOnly::No) => {
+            tally.writable += 1;
+            // Of what can be read: a table may be lost with the liars.
+            match engine.ground.audit() {
+                Err(why) if why.starts_with("R18") => return Err(why),
+                _ => {}
+            }
+        }
         Some(ReadOnly::LogLost) => tally.log_lost += 1,
         Some(ReadOnly::Damaged) => tally.damaged += 1,
         other => return Err(format!("no disk is missing, and yet {other:?}")),

@@ -208,6 +208,19 @@ impl Ground for SimPool {
     fn check_invariants(&self) {
         self.pool.as_ref().expect("it is open").namespace.check_invariants();
     }
+
+    fn audit(&self) -> Result<(), String> {
+        let namespace = &self.pool.as_ref().expect("it is open").namespace;
+        let audit = namespace.audit().map_err(|error| format!("audit: {error}"))?;
+        if !audit.is_clean() {
+            let told: Vec<String> = audit.findings.iter().map(|found| found.to_string()).collect();
+            return Err(format!("R18: {} contradictions:\n{}", audit.found, told.join("\n")));
+        }
+        if !audit.compared_space {
+            return Err("the pool did not come to rest for an audit".to_string());
+        }
+        Ok(())
+    }
 }
 
 impl Machine for Engine {

@@ -57,6 +57,10 @@ pub trait Target: Subject {
     fn inodes(&mut self) -> Option<u64> {
         None
     }
+    /// What it keeps agrees with itself, all of it, if it can tell [R18].
+    fn audit(&mut self) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// What a target can do.

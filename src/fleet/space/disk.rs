@@ -467,12 +467,7 @@ impl DiskSpace {
         out: &mut Vec<GroupState>,
     ) {
         let changed = std::mem::take(&mut self.dirty);
-        let mut held: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
-        for (&start, hold) in self.holds.iter().filter(|(_, hold)| !hold.used) {
-            for (index, run) in self.pieces(start, hold.units) {
-                held.entry(index).or_default().push(run);
-            }
-        }
+        let held = self.held_runs();
         let wanted: BTreeSet<u32> = if all {
             self.groups.keys().copied().collect()
         } else {
@@ -480,15 +475,8 @@ impl DiskSpace {
         };
         self.in_snapshot.extend(changed.into_iter().map(|index| (index, number)));
         for index in wanted {
-            let whole = self.units_of(index);
-            let (class, mut unused) = match self.groups.get(&index) {
-                Some(group) => (group.class as u8, group.free.clone()),
-                None => (0, Runs::whole(whole)),
-            };
-            for run in held.get(&index).into_iter().flatten() {
-                unused.insert(run.start, run.length);
-            }
-            let used = unused.complement(whole);
+            let class = self.groups.get(&index).map_or(0, |group| group.class as u8);
+            let used = self.used_runs(index, &held);
             let as_saved = |run: &Run| space_snapshot::Run { start: run.start, units: run.length };
             let runs: Vec<space_snapshot::Run> = used.as_slice().iter().map(as_saved).collect();
             if !(all && runs.is_empty()) {
@@ -496,6 +484,52 @@ impl DiskSpace {
                 out.push(GroupState { disk, group: index, class, runs });
             }
         }
+    }
+
+    /// What is held and not used, by group.
+    fn held_runs(&self) -> BTreeMap<u32, Vec<Run>> {
+        let mut held: BTreeMap<u32, Vec<Run>> = BTreeMap::new();
+        for (&start, hold) in self.holds.iter().filter(|(_, hold)| !hold.used) {
+            for (index, run) in self.pieces(start, hold.units) {
+                held.entry(index).or_default().push(run);
+            }
+        }
+        held
+    }
+
+    /// Used units of one group. `held`: as from `held_runs`.
+    fn used_runs(&self, index: u32, held: &BTreeMap<u32, Vec<Run>>) -> Runs {
+        let whole = self.units_of(index);
+        let mut unused = match self.groups.get(&index) {
+            Some(group) => group.free.clone(),
+            None => Runs::whole(whole),
+        };
+        for run in held.get(&index).into_iter().flatten() {
+            unused.insert(run.start, run.length);
+        }
+        unused.complement(whole)
+    }
+
+    /// All used units as ranges that do not touch, ascending: what a snapshot of all groups says.
+    pub(super) fn used(&self) -> Vec<std::ops::Range<u64>> {
+        let held = self.held_runs();
+        let mut used: Vec<std::ops::Range<u64>> = Vec::new();
+        for &index in self.groups.keys() {
+            let base = self.start_of(index);
+            for run in self.used_runs(index, &held).as_slice() {
+                let range = base + u64::from(run.start)..base + u64::from(run.end());
+                match used.last_mut() {
+                    Some(last) if last.end == range.start => last.end = range.end,
+                    _ => used.push(range),
+                }
+            }
+        }
+        used
+    }
+
+    /// Places that are held: where, how many units, and whether a committed object lives there.
+    pub(super) fn held(&self) -> impl Iterator<Item = (u64, u64, bool)> {
+        self.holds.iter().map(|(&start, hold)| (start, hold.units, hold.used))
     }
 
     /// The snapshot `number` took effect. What changed after it was taken is named again.

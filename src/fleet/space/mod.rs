@@ -21,7 +21,10 @@ use crate::base::sync::{Arc, Mutex};
 use crate::base::{DiskIndex, Event, Lsn, ObjectId, Units};
 use crate::format::{GroupState, ObjectKind, ObjectRecord};
 
+pub use inventory::{Held, Inventory};
+
 mod disk;
+mod inventory;
 mod runs;
 #[cfg(test)]
 mod tests;

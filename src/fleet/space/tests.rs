@@ -1,5 +1,7 @@
 //! Free space against a plain map of units, and the rules one by one.
 
+use std::ops::Range;
+
 use super::*;
 use crate::base::{Lsn, Random};
 use crate::format::space_snapshot::Run;
@@ -508,4 +510,29 @@ fn r7_a_pin_holds_an_object_that_is_given_up() {
     assert!(reserve().is_some());
     assert_eq!(space.pending_units(), Units(0));
     space.check_invariants();
+}
+
+#[test]
+fn r18_an_inventory_says_what_is_used_and_what_is_held_and_for_whom() {
+    let space = space(64, 16);
+    let object = record(1, &[(0, 10)], 11 * 4096);
+    space.put(&object).expect("the place is free");
+    space.put(&record(2, &[(0, 22)], 4096)).expect("it touches the first");
+    let table = record(3, &[(0, 40)], 7 * 4096);
+    space.claim(&table).expect("the place is free");
+    let gone = record(4, &[(0, 30)], 4096);
+    space.put(&gone).expect("the place is free");
+    let pin = space.pin(gone.id);
+    space.delete(&gone).expect("it was put");
+    let held = |range, object| Held { range, object };
+    let want = Inventory {
+        disk: DISK,
+        area: Units(64),
+        used: vec![Range { start: 10, end: 24 }],
+        held: vec![held(30..32, None), held(40..48, Some(ObjectId(3)))],
+    };
+    assert_eq!(space.inventory(), [want]);
+    drop(pin);
+    space.abandon(table.id);
+    assert!(space.inventory()[0].held.is_empty());
 }
