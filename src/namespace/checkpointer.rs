@@ -244,7 +244,8 @@ impl Checkpointer {
             pieces: &[],
             cell_bytes: CELL_BYTES_LARGE as u32,
             class: Class::Flush,
-            level: ReserveLevel::Reclaim,
+            // Without it nothing could be committed any more, not even a delete [I7].
+            level: ReserveLevel::Repair,
             lsn: Lsn(0),
         })?;
         self.attempted.push(id);

@@ -194,6 +194,8 @@ pub(super) struct Core {
     pub(super) reclaim_event: Arc<Event>,
     /// Dirty bytes of writers that are waiting or copying, so that they do not all pass at once.
     pub(super) admitted: AtomicU64,
+    /// What a small pool bears of dirty data [R22].
+    pub(super) dirty_bytes_share: AtomicU64,
     /// Largest batch that the journal takes.
     pub(super) batch_bytes_max: AtomicU64,
     /// The committer appends as fast as it can, without waiting for the interval.

@@ -101,7 +101,7 @@ impl Core {
 
     /// Dirty bytes at which flushing starts without waiting for age: well before writers wait.
     pub(super) fn flush_early_bytes(&self) -> u64 {
-        FLUSH_EARLY_BYTES.min(self.options.dirty_bytes_max / 2)
+        FLUSH_EARLY_BYTES.min(self.dirty_bytes_max() / 2)
     }
 
     /// Carries out one flush, whatever comes of it, and unmarks its files.

@@ -88,6 +88,12 @@ impl<I: Iterator<Item = Part>> Packer<I> {
 }
 
 impl Core {
+    /// How deep bytes of files may go into the reserves [R22]. What recovery writes was acknowledged: it
+    /// is not refused.
+    fn data_level(&self) -> ReserveLevel {
+        if self.is_recovering() { ReserveLevel::Repair } else { ReserveLevel::Reclaim }
+    }
+
     /// Bytes of file content in a full object.
     pub(super) fn object_capacity(&self) -> u64 {
         self.packed_bytes(SHARD_BYTES)
@@ -166,7 +172,7 @@ impl Core {
                     pieces,
                     cell_bytes: if one_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
                     class,
-                    level: ReserveLevel::Reclaim,
+                    level: self.data_level(),
                     lsn,
                 }
             })

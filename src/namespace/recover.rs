@@ -169,6 +169,7 @@ impl Recovery {
             reap_event: Arc::new(Event::new()),
             reclaim_event: Arc::new(Event::new()),
             admitted: AtomicU64::new(0),
+            dirty_bytes_share: AtomicU64::new(u64::MAX),
             batch_bytes_max: AtomicU64::new(ENTRY_BYTES_MAX),
             recovering: AtomicBool::new(true),
         };
@@ -420,6 +421,7 @@ impl Namespace {
     pub fn start(&self, journal: Arc<Journal>) -> Result<(), NamespaceError> {
         let bytes = journal.payload_bytes_max() as u64;
         self.core.batch_bytes_max.store(bytes, Ordering::SeqCst);
+        self.core.note_capacity();
         *self.core.journal.lock() = Some(journal);
         self.core.find_orphans()
     }

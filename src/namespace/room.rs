@@ -3,11 +3,14 @@
 use super::core::Core;
 use super::error::NamespaceError;
 use super::types::Statfs;
-use crate::base::UNIT_BYTES;
+use crate::base::sync::atomic::Ordering;
+use crate::base::{MIB, UNIT_BYTES};
 use crate::fleet::capacity::usable_bytes;
-use crate::fleet::space::ReserveLevel;
+use crate::fleet::space::{RECLAIM_RESERVE_PERCENT, ReserveLevel};
 use crate::format::Redundancy;
 
+/// Some requests of the kernel always fit.
+const DIRTY_BYTES_LEAST: u64 = 4 * MIB;
 /// Rounds of waiting for frees before a write is refused.
 const SETTLE_ROUNDS: u32 = 4;
 
@@ -15,6 +18,19 @@ impl Core {
     /// Bytes of files that can still be written at the pool's redundancy, reserves taken off.
     pub(super) fn room_bytes(&self) -> u64 {
         self.usable(|room| room.free_for(ReserveLevel::User).bytes())
+    }
+
+    /// Dirty bytes at which writers wait. However badly they can be placed, they fit the reserve: a
+    /// quarter of what reclaim has [R22].
+    pub(super) fn dirty_bytes_max(&self) -> u64 {
+        self.options.dirty_bytes_max.min(self.dirty_bytes_share.load(Ordering::SeqCst))
+    }
+
+    /// At mount: how large the pool is.
+    pub(super) fn note_capacity(&self) {
+        let total = self.usable(|room| room.total.bytes());
+        let share = total * RECLAIM_RESERVE_PERCENT / 100 / 4;
+        self.dirty_bytes_share.store(share.max(DIRTY_BYTES_LEAST), Ordering::SeqCst);
     }
 
     /// Usable bytes over what `measure` says of each active disk. Shard headers and the owners' list

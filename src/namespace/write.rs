@@ -89,7 +89,7 @@ impl Core {
             if state.failed.is_some() || state.read_only {
                 return true;
             }
-            if total > self.options.dirty_bytes_max && state.dirty_bytes + admitted > 0 {
+            if total > self.dirty_bytes_max() && state.dirty_bytes + admitted > 0 {
                 return false;
             }
             self.admitted.fetch_add(bytes, Ordering::SeqCst);

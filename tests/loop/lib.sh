@@ -105,9 +105,8 @@ attach_disks() {
   done
 }
 
-# detach_disk INDEX: unplugs a disk of a closed pool; GONE is the device it was.
-# shellcheck disable=SC2034
-detach_disk() { detach "${DISKS[$1]}"; GONE=${DISKS[$1]}; DISKS[$1]=; }
+# detach_disk INDEX: unplugs a disk of a closed pool.
+detach_disk() { detach "${DISKS[$1]}"; DISKS[$1]=; }
 
 # present: the devices that are attached, one a line.
 present() { local device; for device in "${DISKS[@]}"; do [ -z "$device" ] || echo "$device"; done; }
@@ -135,6 +134,11 @@ is_gone() {
 # probe_gone DEVICE: ends the script if the disk is not away.
 probe_gone() {
   is_gone "$1" || { not_ok "probe: $1 still answers a direct read"; exit 1; }
+}
+
+# probe_detached INDEX: ends the script if any device still leads to this disk.
+probe_detached() {
+  [ -z "$(losetup --associated "$WORK/disk$1")" ] || { not_ok "probe: disk $1 is still attached"; exit 1; }
 }
 
 # --- the pool ------------------------------------------------------------------------------------

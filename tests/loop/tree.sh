@@ -117,11 +117,10 @@ work_inside() {
 
 # with_pair I J NAME: the pool without these two, read-only, compared.
 with_pair() {
-  local gone=()
-  detach_disk "$1"; gone+=("$GONE")
-  detach_disk "$2"; gone+=("$GONE")
-  probe_gone "${gone[0]}"
-  probe_gone "${gone[1]}"
+  detach_disk "$1"
+  detach_disk "$2"
+  probe_detached "$1"
+  probe_detached "$2"
   if pool_mount --read-only; then
     drop_caches
     compare "$3"

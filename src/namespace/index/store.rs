@@ -67,7 +67,8 @@ impl TableStore for ObjectStore {
             pieces: &[],
             cell_bytes: CELL_BYTES_LARGE as u32,
             class,
-            level: ReserveLevel::Reclaim,
+            // Without it nothing could be committed any more, not even a delete [I7].
+            level: ReserveLevel::Repair,
             lsn,
         })?;
         Ok(stored.record)

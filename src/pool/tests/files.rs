@@ -409,6 +409,9 @@ fn a_read_of_what_is_deleted_meanwhile_raises_no_alarm() {
     let namespace = pool.namespace.clone();
     let times = SetAttr { atime: Some(SetTime::At(WallTime::default())), ..SetAttr::default() };
     namespace.setattr(ino, &times, ROOT_USER).expect("it takes any time");
+    // Nothing is on its way any more: what happens meanwhile waits for tasks, and must not be inside one.
+    namespace.sync().expect("it syncs");
+    machine.world.run_for(Duration::from_millis(500));
     machine.world.schedule(
         machine.world.now() + Duration::from_micros(50),
         Box::new(move || {

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Fills a directory with files whose bytes follow from their names, checks and deletes them.
+
+    fill.py fill DIR PREFIX BYTES      files of BYTES until ENOSPC; prints how many bytes were accepted
+    fill.py check DIR                  every file is whole and right; prints how many there are
+    fill.py thin DIR                   deletes every second file; prints how many bytes that were
+    fill.py overwrite FILE MIB TIMES   one file, written TIMES times at random in blocks of 64 KiB, and checked;
+                                       prints how many bytes were written
+
+Exit status 1 and one line that says what is wrong.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import sys
+
+BLOCK = 64 << 10
+
+
+def content(name, length):
+    return hashlib.shake_128(name.encode()).digest(length)
+
+
+def fill(directory, prefix, length):
+    written = 0
+    for number in range(1 << 30):
+        name = f"{prefix}-{length}-{number:06}"
+        path = os.path.join(directory, name)
+        try:
+            with open(path, "wb", buffering=0) as file:
+                data = content(name, length)
+                done = file.write(data)
+                while done < length:
+                    done += file.write(data[done:])
+                if number % 16 == 0:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                sys.exit(f"{path}: {error}")
+            # What was not accepted whole is no file of ours.
+            if os.path.exists(path):
+                os.unlink(path)
+            print(written)
+            return
+        written += length
+
+
+def names(directory):
+    return sorted(name for name in os.listdir(directory) if name.count("-") == 2)
+
+
+def check(directory):
+    count = 0
+    for name in names(directory):
+        length = int(name.split("-")[1])
+        with open(os.path.join(directory, name), "rb") as file:
+            if file.read() != content(name, length):
+                sys.exit(f"{directory}/{name} is not what was written")
+        count += 1
+    print(count)
+
+
+def thin(directory):
+    freed = 0
+    for number, name in enumerate(names(directory)):
+        if number % 2 == 0:
+            os.unlink(os.path.join(directory, name))
+            freed += int(name.split("-")[1])
+    print(freed)
+
+
+def overwrite(path, mib, times):
+    blocks = mib * (1 << 20) // BLOCK
+    versions = [0] * blocks
+    draw = random.Random(int(os.environ.get("SEED", "1")))
+    written = 0
+
+    def block(at):
+        return content(f"{at}.{versions[at]}", 64) * (BLOCK // 64)
+
+    with open(path, "wb", buffering=0) as file:
+        for round in range(times * blocks):
+            at = round if round < blocks else draw.randrange(blocks)
+            versions[at] += 1
+            try:
+                if os.pwrite(file.fileno(), block(at), at * BLOCK) != BLOCK:
+                    sys.exit(f"{path}: a short write after {written} bytes")
+            except OSError as error:
+                sys.exit(f"{path}: {error} after {written} bytes")
+            written += BLOCK
+        os.fsync(file.fileno())
+    with open(path, "rb") as file:
+        for at in range(blocks):
+            if file.read(BLOCK) != block(at):
+                sys.exit(f"{path}: block {at} is not what was written last")
+    print(written)
+
+
+if __name__ == "__main__":
+    command, *rest = sys.argv[1:]
+    if command == "fill":
+        fill(rest[0], rest[1], int(rest[2]))
+    elif command == "check":
+        check(rest[0])
+    elif command == "thin":
+        thin(rest[0])
+    elif command == "overwrite":
+        overwrite(rest[0], int(rest[1]), int(rest[2]))
+    else:
+        sys.exit(__doc__)

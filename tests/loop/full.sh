@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# A full pool: ENOSPC at the right call and nothing lost, deleting works, space comes back, kill -9 in
+# between; and a file that is overwritten at random again and again never fills its pool.
+#
+#     tests/loop/full.sh [TIMES]     how often the file is overwritten: 8 if not said
+set -euo pipefail
+# shellcheck source=tests/loop/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+times=${1:-8}
+start full
+make_disks 300 300 320 320 340 340 360 360
+pool_create "full$$"
+
+fill() { SEED=$SEED python3 "$ROOT/tests/loop/fill.py" "$@"; }
+available() { echo $(($(stat --file-system --format '%a * %S' "$WORK/mount"))); }
+mib() { echo $(($1 >> 20)); }
+
+# expect_number NAME COMMAND...: prints nothing; the number that the command printed is NUMBER.
+expect_number() {
+  local name=$1
+  shift
+  NUMBER=$("$@" 2>"$WORK/error") && return 0
+  not_ok "$name: $(tail -n 2 "$WORK/error" | tr '\n' ' ')"
+  exit 1
+}
+
+# written_to_disks: bytes that the loop devices were told to write, all together.
+written_to_disks() {
+  local device sectors sum=0
+  for device in "${DISKS[@]}"; do
+    read -r _ _ _ _ _ _ sectors _ <"/sys/block/${device#/dev/}/stat"
+    sum=$((sum + sectors))
+  done
+  echo $((sum * 512))
+}
+
+# expect_percent NAME PART WHOLE LEAST
+expect_percent() {
+  local percent=$(($2 * 100 / $3))
+  if [ "$percent" -ge "$4" ]; then
+    ok "$1: $percent % ($(mib "$2") of $(mib "$3") MiB)"
+  else
+    not_ok "$1: $percent %, less than $4 % ($(mib "$2") of $(mib "$3") MiB)"
+  fi
+}
+
+pool_mount_foreground
+at_first=$(available)
+expect_number "full: fill" fill fill "$WORK/mount" a 49152
+accepted=$NUMBER
+expect_percent "full: of what df promised was accepted before ENOSPC" "$accepted" "$at_first" 93
+expect_number "full: check" fill check "$WORK/mount"
+[ "$NUMBER" = $((accepted / 49152)) ] || not_ok "full: $NUMBER files of $((accepted / 49152))"
+
+expect_number "full: thin" fill thin "$WORK/mount"
+freed=$NUMBER
+expect_number "full: fill again" fill fill "$WORK/mount" b 1048576
+expect_percent "full: of what was deleted could be written again" "$NUMBER" "$freed" 90
+expect_number "full: check again" fill check "$WORK/mount"
+
+# Killed while it is full and half of it is being deleted.
+fill thin "$WORK/mount" >/dev/null 2>&1 &
+sleep 0.3
+kill -9 "$DAEMON"
+wait "$DAEMON" 2>/dev/null || true
+wait "$!" 2>/dev/null || true
+pool_mount_foreground
+expect "full: what is there after kill -9 is whole" fill check "$WORK/mount"
+
+find "$WORK/mount" -mindepth 1 -delete
+pool_sync
+# The tables that said what is deleted go with the next checkpoints.
+for _ in $(seq 150); do
+  now=$(available)
+  [ $((now * 100)) -lt $((at_first * 99)) ] || break
+  sleep 1
+done
+say "full: available after $SECONDS s: $(mib "$now") of $(mib "$at_first") MiB"
+expect_percent "full: available when all is deleted" "$now" "$at_first" 98
+
+quarter=$(mib $((at_first / 4)))
+before=$(written_to_disks)
+expect_number "full: overwrite" fill overwrite "$WORK/mount/file" "$quarter" "$times"
+pool_sync
+to_disks=$(($(written_to_disks) - before))
+ratio=$(awk -v d="$to_disks" -v u="$NUMBER" 'BEGIN { printf "%.2f", d / u }')
+if [ "$to_disks" -lt $((3 * NUMBER)) ]; then
+  ok "full: $quarter MiB overwritten at random $times times: $ratio bytes to the disks for each"
+else
+  not_ok "full: $ratio bytes to the disks for each one written"
+fi
+pool_umount
