@@ -544,7 +544,18 @@ impl Engine {
         self.in_flight -= 1;
         let is_file = self.shared.host.identity().is_file;
         let (token, result, buffer) = conclude(request, answer, is_file);
+        let result = if is_file { result.and_then(|()| self.is_whole()) } else { result };
         self.shared.host.finished(token, result, buffer);
+    }
+
+    /// A file that was cut off becomes longer again with the next write behind its new end, and what was
+    /// there before reads as zeros: it is not the disk that it was.
+    fn is_whole(&self) -> Result<(), DiskError> {
+        let whole = self.shared.host.identity().bytes;
+        match self.file.metadata() {
+            Ok(found) if found.len() >= whole => Ok(()),
+            Ok(_) | Err(_) => Err(DiskError::Gone),
+        }
     }
 }
 

@@ -170,6 +170,21 @@ fn a_file_that_shrank_is_gone_and_never_zeros() {
     assert_eq!(machine.run(&disk, Operation::Flush).result, Err(DiskError::Failed));
 }
 
+/// Writing made the file longer again, and what it had lost read as zeros: a disk that was taken away under
+/// a pool of image files was said to be active.
+#[test]
+fn a_file_that_was_cut_off_does_not_come_back_with_a_write() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = file_disk(&directory, 8 * MIB);
+    let machine = Machine::new();
+    let disk = machine.open(&path, 8 * MIB, true).expect("it opens");
+    assert_eq!(machine.run(&disk, write(0, 8 * MIB, 9, false)).result, Ok(()));
+    let file = OpenOptions::new().write(true).open(&path).expect("it is ours");
+    file.set_len(0).expect("files can be cut");
+    assert_eq!(machine.run(&disk, write(4 * MIB, MIB, 7, false)).result, Err(DiskError::Gone));
+    assert_eq!(machine.run(&disk, read(0, MIB)).result, Err(DiskError::Failed));
+}
+
 #[test]
 fn many_requests_at_once_do_what_they_say() {
     let directory = tempfile::tempdir().expect("a temporary directory");
