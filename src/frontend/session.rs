@@ -141,6 +141,8 @@ impl Mount {
         let transport = if nix::unistd::geteuid().is_root() {
             mount_as_root(fs, &path, kind.mode(), options)?
         } else {
+            // fusermount3 opens it as this user, and says no more than that it was refused.
+            open_device()?;
             Transport::by_fusermount(fs, &path, options)
                 .map_err(|source| MountError::Mount { path: path.clone(), source })?
         };
@@ -166,12 +168,7 @@ fn mount_as_root(
     root_mode: u32,
     options: &MountOptions,
 ) -> Result<Transport, MountError> {
-    let device: OwnedFd = fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/fuse")
-        .map_err(MountError::Device)?
-        .into();
+    let device: OwnedFd = open_device()?.into();
     let data = mount_data(device.as_raw_fd(), root_mode, options);
     nix::mount::mount(
         Some(options.source.as_str()),
@@ -185,6 +182,10 @@ fn mount_as_root(
         let _ = nix::mount::umount2(path, MntFlags::MNT_DETACH);
         MountError::Handshake(error)
     })
+}
+
+fn open_device() -> Result<fs::File, MountError> {
+    fs::File::options().read(true).write(true).open("/dev/fuse").map_err(MountError::Device)
 }
 
 fn mount_flags(options: &MountOptions) -> MsFlags {
