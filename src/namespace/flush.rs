@@ -511,24 +511,40 @@ impl super::Namespace {
     /// As a flusher that has written its objects and has not come to its cut: the moment in which
     /// callers run on other threads, and which one thread alone never sees.
     pub(crate) fn with_flush_before_its_cut(&self, meanwhile: impl FnOnce()) {
+        self.with_steps_of_a_flush(|| {}, meanwhile, || {});
+    }
+
+    /// As a flusher that others overtake: `planned` runs before it writes, `written` before it cuts,
+    /// and `between` after each transaction of its cut. Returns how many these were.
+    pub(crate) fn with_steps_of_a_flush(
+        &self,
+        planned: impl FnOnce(),
+        written: impl FnOnce(),
+        mut between: impl FnMut(),
+    ) -> u32 {
         let core = &self.core;
         core.state.lock().flush_all += 1;
         let mut flush = core.plan_flush().expect("something is dirty");
         core.state.lock().flush_all -= 1;
-        let mut written = Vec::new();
-        core.write_out(&mut flush, &mut written).expect("there is room");
-        meanwhile();
-        let mut cursor = CutCursor::default();
+        planned();
+        let mut objects = Vec::new();
+        core.write_out(&mut flush, &mut objects).expect("there is room");
+        written();
+        let (mut cursor, mut transactions) = (CutCursor::default(), 0);
         while cursor.inode < flush.inodes.len() {
             let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor));
             cursor = cut.expect("it is cut");
+            transactions += 1;
+            assert!(transactions < 10_000, "R19: it ends");
+            between();
         }
         {
             let mut state = core.state.lock();
             flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
         }
-        drop((flush, written));
+        drop((flush, objects));
         core.free_spent().expect("it is freed");
+        transactions
     }
 }
 

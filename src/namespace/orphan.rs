@@ -114,6 +114,26 @@ impl Tx<'_> {
     }
 }
 
+#[cfg(test)]
+impl super::Namespace {
+    /// Deletes an inode without a name as the reaper does, though somebody may still know it: `between`
+    /// runs after each transaction. Returns how many these were.
+    pub(crate) fn with_steps_of_a_reap(&self, ino: Ino, mut between: impl FnMut()) -> u32 {
+        self.core.state.lock().orphans.remove(&ino);
+        let (mut from, mut transactions) = (None, 0);
+        loop {
+            let reaped = self.core.reap(ino, from).expect("it is reaped");
+            transactions += 1;
+            assert!(transactions < 10_000, "R19: it ends");
+            between();
+            match reaped {
+                Reaped::Gone => return transactions,
+                Reaped::From(next) => from = next,
+            }
+        }
+    }
+}
+
 /// The background task.
 pub(super) struct Reaper {
     core: Arc<Core>,

@@ -29,6 +29,7 @@ mod holes;
 mod hostile;
 mod interrupted;
 mod lives;
+mod long_cuts;
 mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;

@@ -17,6 +17,7 @@ use isotherm::model::{Caller, Content, Kind, New, Subject};
 use isotherm::pool::open::ReadOnly;
 
 use super::crash::{How, Machine};
+use super::file_system::Ground;
 use super::harness::{Finding, Harness};
 use super::machine::{Engine, SHAPE, SimPool};
 use super::ops::{Mix, Op, generate};

@@ -17,10 +17,10 @@ use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
+pub(super) const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
 
 /// Six disks with 3+2 on them.
-fn machine(seed: u64) -> SimMachine {
+pub(super) fn machine(seed: u64) -> SimMachine {
     let sizes: Vec<u64> = (0..6).map(|disk| (1 + disk % 3) * GIB).collect();
     let machine = SimMachine::new(seed, &sizes);
     machine.create(Redundancy::Erasure { data: 3, parity: 2 });
@@ -28,48 +28,48 @@ fn machine(seed: u64) -> SimMachine {
 }
 
 /// Small blocks, so that a file of some thousand extents lies in many of them.
-fn small_blocks() -> OpenOptions {
+pub(super) fn small_blocks() -> OpenOptions {
     let mut options = OpenOptions::default();
     options.index.block_bytes = 4096;
     options.index.cache_bytes = MIB;
     options
 }
 
-fn open(machine: &SimMachine, options: OpenOptions) -> OpenPool {
+pub(super) fn open(machine: &SimMachine, options: OpenOptions) -> OpenPool {
     machine.open(options).expect("the pool opens")
 }
 
-fn make(namespace: &Namespace, name: &str) -> Ino {
+pub(super) fn make(namespace: &Namespace, name: &str) -> Ino {
     let made = namespace.mknod(Ino::ROOT, name.as_bytes(), &FILE, ROOT_USER);
     made.expect("the name is new").ino
 }
 
-fn write(namespace: &Namespace, ino: Ino, at: u64, bytes: &[u8]) {
+pub(super) fn write(namespace: &Namespace, ino: Ino, at: u64, bytes: &[u8]) {
     for (index, part) in bytes.chunks(MIB as usize).enumerate() {
         let offset = at + index as u64 * MIB;
         namespace.write(ino, offset, part, false, false).expect("there is room");
     }
 }
 
-fn read(namespace: &Namespace, ino: Ino, at: u64, length: u32) -> Vec<u8> {
+pub(super) fn read(namespace: &Namespace, ino: Ino, at: u64, length: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     namespace.read(ino, at, length, &mut bytes).expect("it reads");
     bytes
 }
 
-fn resize(namespace: &Namespace, ino: Ino, size: u64) {
+pub(super) fn resize(namespace: &Namespace, ino: Ino, size: u64) {
     let change = SetAttr { size: Some(size), ..SetAttr::default() };
     namespace.setattr(ino, &change, ROOT_USER).expect("it takes any size");
 }
 
-fn content(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     Random::new(seed).fill(&mut bytes);
     bytes
 }
 
 /// One byte in every two: as many extents as bytes.
-fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
+pub(super) fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
     for number in 0..extents {
         write(namespace, ino, 2 * number, &[1 + (number % 250) as u8]);
     }
@@ -90,7 +90,7 @@ fn take_all_room(pool: &OpenPool) -> Vec<Reservation> {
     held
 }
 
-fn free_units(pool: &OpenPool) -> u64 {
+pub(super) fn free_units(pool: &OpenPool) -> u64 {
     (0..6).map(|disk| pool.space.free_units(DiskIndex(disk)).0).sum()
 }
 

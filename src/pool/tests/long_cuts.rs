@@ -1,0 +1,301 @@
+//! [R19] Cuts and deletions that take several transactions, and power that is lost between any two of
+//! them: what is found then is the file before or after, never something in between.
+
+use std::time::Duration;
+
+use super::files::*;
+use crate::base::{Ino, Random};
+use crate::fleet::disk::sim::Image;
+use crate::namespace::{Allocate, Namespace};
+use crate::pool::open::{OpenOptions, OpenPool};
+use crate::pool::simulated::SimMachine;
+
+/// A machine whose power is cut again and again while something long goes on.
+struct Long {
+    machine: SimMachine,
+    pool: OpenPool,
+    random: Random,
+    /// Always clean: whoever syncs it commits what others have done.
+    other: Ino,
+    images: Vec<Vec<(usize, Image)>>,
+}
+
+impl Long {
+    fn new(seed: u64) -> Long {
+        let machine = machine(seed);
+        let pool = open(&machine, OpenOptions::default());
+        let other = make(&pool.namespace, "other");
+        pool.namespace.sync().expect("it syncs");
+        Long { machine, pool, random: Random::new(seed), other, images: Vec::new() }
+    }
+
+    fn namespace(&self) -> Namespace {
+        self.pool.namespace.clone()
+    }
+
+    /// What has been done so far is durable, and what a power cut would leave now is kept.
+    fn cut_power(&mut self) {
+        self.pool.namespace.fsync(self.other).expect("it commits");
+        self.images.push(crash_images(&self.machine, &mut self.random));
+    }
+
+    /// Flushes what is dirty, and cuts power after each transaction of the cut.
+    fn flush(&mut self) -> u32 {
+        let namespace = self.namespace();
+        namespace.with_steps_of_a_flush(|| {}, || {}, || self.cut_power())
+    }
+
+    /// Each power cut is recovered, and goes on; `check` looks at what is there. Then the pool itself.
+    fn recover(self, mut check: impl FnMut(&Namespace, usize)) {
+        let count = self.images.len();
+        for (index, images) in self.images.into_iter().enumerate() {
+            let told = format!("power was cut after step {} of {count}", index + 1);
+            println!("{told}");
+            let machine = SimMachine::with_images(100 + index as u64, images);
+            let pool = open(&machine, OpenOptions::default());
+            assert_clean(&pool.namespace, &told);
+            check(&pool.namespace, index);
+            // The work goes on after the crash.
+            machine.world.run_for(Duration::from_secs(20));
+            assert_clean(&pool.namespace, &told);
+            check(&pool.namespace, index);
+            pool.close().expect("it closes");
+        }
+        self.pool.namespace.sync().expect("it syncs");
+        self.machine.world.run_for(Duration::from_secs(20));
+        assert_clean(&self.pool.namespace, "without a power cut");
+        check(&self.pool.namespace, count);
+        self.pool.close().expect("it closes");
+    }
+}
+
+fn crash_images(machine: &SimMachine, random: &mut Random) -> Vec<(usize, Image)> {
+    let disks = machine.disks.iter().enumerate();
+    disks.map(|(index, disk)| (index, disk.snapshot().crash_image(random))).collect()
+}
+
+fn assert_clean(namespace: &Namespace, told: &str) {
+    let audit = namespace.audit().expect("it reads");
+    let words: Vec<String> = audit.findings.iter().map(|found| found.to_string()).collect();
+    assert!(audit.is_clean(), "{told}: {} findings: {words:#?}", audit.found);
+    assert!(audit.compared_space, "{told}: it is at rest");
+}
+
+/// All that is in a file, if it is there.
+fn whole(namespace: &Namespace, name: &[u8]) -> Option<Vec<u8>> {
+    let attr = namespace.lookup(Ino::ROOT, name).ok()?;
+    let bytes = read(namespace, attr.ino, 0, u32::MAX);
+    assert_eq!(bytes.len() as u64, attr.size);
+    namespace.forget(attr.ino, 1);
+    Some(bytes)
+}
+
+fn riddled(extents: u64) -> Vec<u8> {
+    let mut bytes: Vec<u8> =
+        (0..extents).flat_map(|number| [1 + (number % 250) as u8, 0]).collect();
+    bytes.pop();
+    bytes
+}
+
+/// Either before or after, and once after, always after.
+fn before_or_after(
+    name: &str,
+    before: &[u8],
+    after: &[u8],
+) -> impl FnMut(&Namespace, usize) + use<> {
+    let (name, before, after) = (name.to_string(), before.to_vec(), after.to_vec());
+    let mut arrived = None;
+    move |namespace: &Namespace, index: usize| {
+        let found = whole(namespace, name.as_bytes()).expect("it is there");
+        let is_after = found == after;
+        assert!(
+            is_after || found == before,
+            "[I1] {name} is neither as before nor as after step {}: {} bytes, differs from before \
+             at {:?}, from after at {:?}",
+            index + 1,
+            found.len(),
+            (0..found.len()).find(|&at| before.get(at) != found.get(at)),
+            (0..found.len()).find(|&at| after.get(at) != found.get(at)),
+        );
+        assert!(is_after || arrived.is_none_or(|at| at == index), "it was cut before");
+        if is_after {
+            arrived.get_or_insert(index);
+        }
+    }
+}
+
+#[test]
+fn r19_a_large_write_over_thousands_of_extents_is_there_or_is_not() {
+    let mut long = Long::new(1);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 5000);
+    namespace.sync().expect("it syncs");
+    let new = content(1, 30_000);
+    write(&namespace, file, 0, &new);
+    assert!(long.flush() > 3, "it takes several transactions");
+    long.recover(before_or_after("file", &riddled(5000), &new));
+}
+
+#[test]
+fn r19_a_truncate_of_fifty_thousand_extents_is_there_or_is_not() {
+    let mut long = Long::new(2);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 50_000);
+    namespace.sync().expect("it syncs");
+    resize(&namespace, file, 0);
+    assert!(long.flush() > 20, "it takes many transactions");
+    // Some of them are as good as all: each is recovered as a whole.
+    let mut kept = 0;
+    long.images.retain(|_| {
+        kept += 1;
+        kept < 4 || kept % 16 == 0
+    });
+    let mut check = before_or_after("file", &riddled(50_000), &[]);
+    long.recover(|namespace, index| {
+        check(namespace, index);
+        let attr = namespace.lookup(Ino::ROOT, b"file").expect("it is there");
+        if attr.size == 0 {
+            // What was cut off does not come to light again.
+            resize(namespace, attr.ino, 1000);
+            assert_eq!(read(namespace, attr.ino, 0, 1000), [0; 1000]);
+            resize(namespace, attr.ino, 0);
+        }
+        namespace.forget(attr.ino, 1);
+    });
+}
+
+#[test]
+fn r19_a_file_that_is_written_anew_is_the_old_or_the_new_one() {
+    let mut long = Long::new(3);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 4000);
+    namespace.sync().expect("it syncs");
+    resize(&namespace, file, 0);
+    let new = content(1, 3000);
+    write(&namespace, file, 0, &new);
+    assert!(long.flush() > 3, "it takes several transactions");
+    long.recover(before_or_after("file", &riddled(4000), &new));
+}
+
+#[test]
+fn r19_a_hole_punched_into_thousands_of_extents_is_there_or_is_not() {
+    let mut long = Long::new(4);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 4000);
+    namespace.sync().expect("it syncs");
+    namespace.allocate(file, Allocate::PunchHole, 101, 7000, ROOT_USER).expect("it is punched");
+    assert!(long.flush() > 3, "it takes several transactions");
+    let before = riddled(4000);
+    let mut after = before.clone();
+    after[101..7101].fill(0);
+    long.recover(before_or_after("file", &before, &after));
+}
+
+#[test]
+fn r19_thousands_of_small_writes_are_cut_together() {
+    let mut long = Long::new(5);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    write(&namespace, file, 0, &vec![9; 9999]);
+    namespace.sync().expect("it syncs");
+    riddle(&namespace, file, 5000);
+    let mut after = riddled(5000);
+    after.iter_mut().for_each(|byte| *byte = if *byte == 0 { 9 } else { *byte });
+    assert!(long.flush() > 3, "it takes several transactions");
+    long.recover(before_or_after("file", &[9; 9999], &after));
+}
+
+/// What is left of a transaction was used for a part of the next file.
+#[test]
+fn r19_a_file_that_fits_a_transaction_is_cut_in_one() {
+    let mut long = Long::new(6);
+    let namespace = long.namespace();
+    let names = ["first", "second", "third"];
+    for name in names {
+        let file = make(&namespace, name);
+        write(&namespace, file, 0, &vec![9; 1399]);
+        namespace.sync().expect("it syncs");
+        riddle(&namespace, file, 700);
+    }
+    let before = vec![9; 1399];
+    for name in names {
+        let attr = namespace.lookup(Ino::ROOT, name.as_bytes()).expect("it is there");
+        assert_eq!(attr.size, 1399);
+    }
+    for name in names {
+        let attr = namespace.lookup(Ino::ROOT, name.as_bytes()).expect("it is there");
+        riddle(&namespace, attr.ino, 700);
+    }
+    let mut after = riddled(700);
+    after.iter_mut().for_each(|byte| *byte = if *byte == 0 { 9 } else { *byte });
+    // The syncs above have taken the first two along.
+    let synced = |name: &str| name != "third";
+    assert!(long.flush() > 1, "it takes several transactions");
+    let checks = names.map(|name| {
+        let before = if synced(name) { &after } else { &before };
+        before_or_after(name, before, &after)
+    });
+    let mut checks = checks;
+    long.recover(|namespace, index| checks.iter_mut().for_each(|check| check(namespace, index)));
+}
+
+#[test]
+fn r19_a_file_of_fifty_thousand_extents_is_deleted_across_crashes() {
+    let mut long = Long::new(7);
+    let namespace = long.namespace();
+    let free = free_units(&long.pool);
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 50_000);
+    namespace.sync().expect("it syncs");
+    assert!(free_units(&long.pool) < free);
+    namespace.unlink(Ino::ROOT, b"file").expect("it is there");
+    let steps = namespace.with_steps_of_a_reap(file, || long.cut_power());
+    assert!(steps > 20, "it takes many transactions");
+    let mut kept = 0;
+    long.images.retain(|_| {
+        kept += 1;
+        kept < 4 || kept % 16 == 0
+    });
+    for (index, images) in std::mem::take(&mut long.images).into_iter().enumerate() {
+        let machine = SimMachine::with_images(100 + index as u64, images);
+        let pool = open(&machine, OpenOptions::default());
+        assert_eq!(whole(&pool.namespace, b"file"), None, "[I2] its name is gone for good");
+        assert_clean(&pool.namespace, "just opened");
+        machine.world.run_for(Duration::from_secs(20));
+        assert_clean(&pool.namespace, "the reaper has gone on");
+        assert_eq!(pool.namespace.progress().inodes, 2, "the root and the other one");
+        pool.close().expect("it closes");
+    }
+    long.recover(|namespace, _| assert_eq!(namespace.progress().inodes, 2));
+}
+
+/// An fsync is faster than a flush whose bytes it has logged: the flush only hands over what it wrote, over
+/// thousands of old extents. What was synced is there after each of its transactions.
+#[test]
+fn r19_a_flush_that_was_overtaken_hands_over_in_steps_and_ends() {
+    for newer in [false, true] {
+        let mut long = Long::new(8);
+        let namespace = long.namespace();
+        let file = make(&namespace, "file");
+        riddle(&namespace, file, 5000);
+        namespace.sync().expect("it syncs");
+        let new = content(1, 10_000);
+        write(&namespace, file, 0, &new);
+        let overtake = || {
+            namespace.fsync(file).expect("it is logged");
+            if newer {
+                // The record in memory is newer than the index from here on.
+                write(&namespace, file, 10_000, &[3]);
+            }
+        };
+        let steps = namespace.with_steps_of_a_flush(overtake, || {}, || long.cut_power());
+        assert!(steps > 3, "it takes several transactions");
+        let longer = [new.clone(), vec![3]].concat();
+        let after = if newer { longer } else { new.clone() };
+        long.recover(before_or_after("file", &new, &after));
+    }
+}
