@@ -11,7 +11,7 @@
 //! Only full objects are written, into free space: no read-modify-write, no write hole.
 
 use super::core::{Core, State};
-use super::cut::{CutCursor, FlushInode, Placed};
+use super::cut::{FlushInode, Placed};
 use super::error::NamespaceError;
 use super::overlay::{After, Content};
 use super::written::Written;
@@ -121,9 +121,9 @@ impl Core {
     fn run_flush(&self, mut flush: Flush) -> Result<(), NamespaceError> {
         let mut written: Vec<Arc<Written>> = Vec::new();
         let result = self.write_out(&mut flush, &mut written).and_then(|()| {
-            let mut cursor = CutCursor::default();
-            while cursor.inode < flush.inodes.len() {
-                cursor = self.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor))?;
+            let mut at = 0;
+            while at < flush.inodes.len() {
+                at = self.change_inside(|tx| tx.flush_cut(&flush.inodes, at))?;
             }
             Ok(())
         });
@@ -530,10 +530,10 @@ impl super::Namespace {
         let mut objects = Vec::new();
         core.write_out(&mut flush, &mut objects).expect("there is room");
         written();
-        let (mut cursor, mut transactions) = (CutCursor::default(), 0);
-        while cursor.inode < flush.inodes.len() {
-            let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor));
-            cursor = cut.expect("it is cut");
+        let (mut at, mut transactions) = (0, 0);
+        while at < flush.inodes.len() {
+            let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, at));
+            at = cut.expect("it is cut");
             transactions += 1;
             assert!(transactions < 10_000, "R19: it ends");
             between();

@@ -92,6 +92,7 @@ impl Tx<'_> {
             self.delete(Key::orphan(ino));
             return Ok(Reaped::Gone);
         }
+        self.drop_long_cut(ino)?;
         let replaced = self.remove_extents(ino, 0..u64::MAX, from, EXTENTS_PER_TRANSACTION)?;
         if replaced.rest.is_some() {
             // Nobody will ask for it any more, and no flush puts anything where we have been already.
