@@ -511,16 +511,17 @@ impl super::Namespace {
     /// As a flusher that has written its objects and has not come to its cut: the moment in which
     /// callers run on other threads, and which one thread alone never sees.
     pub(crate) fn with_flush_before_its_cut(&self, meanwhile: impl FnOnce()) {
-        self.with_steps_of_a_flush(|| {}, meanwhile, || {});
+        self.with_steps_of_a_flush(|| {}, meanwhile, || true);
     }
 
     /// As a flusher that others overtake: `planned` runs before it writes, `written` before it cuts,
-    /// and `between` after each transaction of its cut. Returns how many these were.
+    /// and `between` after each transaction of its cut, which ends early if it says false, as after an
+    /// error. Returns how many transactions there were.
     pub(crate) fn with_steps_of_a_flush(
         &self,
         planned: impl FnOnce(),
         written: impl FnOnce(),
-        mut between: impl FnMut(),
+        mut between: impl FnMut() -> bool,
     ) -> u32 {
         let core = &self.core;
         core.state.lock().flush_all += 1;
@@ -536,7 +537,9 @@ impl super::Namespace {
             at = cut.expect("it is cut");
             transactions += 1;
             assert!(transactions < 10_000, "R19: it ends");
-            between();
+            if !between() {
+                break;
+            }
         }
         {
             let mut state = core.state.lock();

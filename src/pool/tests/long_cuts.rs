@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use super::files::*;
-use crate::base::{Ino, Random};
+use crate::base::{Ino, MIB, Random};
+use crate::fleet::disk::Disk;
 use crate::fleet::disk::sim::Image;
-use crate::namespace::{Allocate, Namespace};
+use crate::format::Redundancy;
+use crate::namespace::{Allocate, Namespace, SetAttr};
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
@@ -42,7 +44,21 @@ impl Long {
     /// Flushes what is dirty, and cuts power after each transaction of the cut.
     fn flush(&mut self) -> u32 {
         let namespace = self.namespace();
-        namespace.with_steps_of_a_flush(|| {}, || {}, || self.cut_power())
+        namespace.with_steps_of_a_flush(
+            || {},
+            || {},
+            || {
+                self.cut_power();
+                true
+            },
+        )
+    }
+
+    /// The same, if anything is dirty.
+    fn flush_all(&mut self) {
+        if self.pool.namespace.audit().expect("it reads").unsettled > 0 {
+            self.flush();
+        }
     }
 
     /// Each power cut is recovered, and goes on; `check` looks at what is there. Then the pool itself.
@@ -284,19 +300,218 @@ fn r19_a_flush_that_was_overtaken_hands_over_in_steps_and_ends() {
         let file = make(&namespace, "file");
         riddle(&namespace, file, 5000);
         namespace.sync().expect("it syncs");
-        let new = content(1, 10_000);
+        let mut new = content(1, 10_000);
         write(&namespace, file, 0, &new);
+        new[9990..].fill(4);
         let overtake = || {
+            write(&namespace, file, 9990, &[4; 10]);
             namespace.fsync(file).expect("it is logged");
             if newer {
                 // The record in memory is newer than the index from here on.
                 write(&namespace, file, 10_000, &[3]);
             }
         };
-        let steps = namespace.with_steps_of_a_flush(overtake, || {}, || long.cut_power());
+        let step = || {
+            long.cut_power();
+            true
+        };
+        let steps = namespace.with_steps_of_a_flush(overtake, || {}, step);
         assert!(steps > 3, "it takes several transactions");
         let longer = [new.clone(), vec![3]].concat();
         let after = if newer { longer } else { new.clone() };
         long.recover(before_or_after("file", &new, &after));
     }
+}
+
+/// An error ends the flush in the middle of its cut. The next one goes on, with what was written since.
+#[test]
+fn r19_a_long_cut_that_was_given_up_is_gone_on_with() {
+    for (given_up_after, synced) in (1..6).flat_map(|after| [(after, false), (after, true)]) {
+        let mut long = Long::new(9);
+        let namespace = long.namespace();
+        let file = make(&namespace, "file");
+        riddle(&namespace, file, 4400);
+        namespace.sync().expect("it syncs");
+        let mut new = content(1, 20_000);
+        write(&namespace, file, 0, &new);
+        let mut steps = 0;
+        let step = || {
+            steps += 1;
+            long.cut_power();
+            steps < given_up_after
+        };
+        namespace.with_steps_of_a_flush(|| {}, || {}, step);
+        let first = new.clone();
+        write(&namespace, file, 1000, &[5; 3000]);
+        new[1000..4000].fill(5);
+        if synced {
+            // Another flush has come no further than to write what is new; then somebody syncs.
+            let step = || {
+                long.cut_power();
+                false
+            };
+            namespace.with_steps_of_a_flush(|| {}, || {}, step);
+            namespace.fsync(file).expect("it syncs");
+            long.cut_power();
+        }
+        long.flush_all();
+        // Of three versions each is allowed, in their order.
+        let versions = [riddled(4400), first, new];
+        let mut at = 0;
+        long.recover(|namespace, index| {
+            let found = whole(namespace, b"file").expect("it is there");
+            let version = versions.iter().position(|version| *version == found);
+            let version = version.unwrap_or_else(|| panic!("[I1] never was this, step {index}"));
+            assert!(version >= at, "[I1] version {version} after version {at}");
+            at = version;
+        });
+        assert_eq!(at, 2, "all of it arrives");
+    }
+}
+
+/// Whoever changes a file while its long cut goes on changes it after the cut.
+#[test]
+fn r19_a_file_is_changed_while_its_long_cut_goes_on() {
+    let mut long = Long::new(10);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 4000);
+    namespace.sync().expect("it syncs");
+    let new = content(1, 20_000);
+    write(&namespace, file, 0, &new);
+    let mut longer = new.clone();
+    let mut steps = 0;
+    let step = || {
+        steps += 1;
+        write(&namespace, file, 20_000 + 10 * steps, &[7; 10]);
+        let change = SetAttr { mode: Some(0o600 + steps as u32), ..SetAttr::default() };
+        namespace.setattr(file, &change, ROOT_USER).expect("it takes any mode");
+        longer.resize(20_000 + 10 * steps as usize, 0);
+        longer.extend_from_slice(&[7; 10]);
+        long.cut_power();
+        true
+    };
+    namespace.with_steps_of_a_flush(|| {}, || {}, step);
+    long.flush();
+    let before = riddled(4000);
+    long.recover(|namespace, index| {
+        let found = whole(namespace, b"file").expect("it is there");
+        let known = [&before, &new, &longer].contains(&&found);
+        assert!(known, "[I1] {} bytes, step {}", found.len(), index + 1);
+    });
+}
+
+/// The last name goes while the long cut goes on: the file is deleted after a crash, and what it has in
+/// objects with it.
+#[test]
+fn r19_a_file_is_deleted_while_its_long_cut_goes_on() {
+    let mut long = Long::new(11);
+    let namespace = long.namespace();
+    for (unlinked_after, given_up) in (1..6).flat_map(|after| [(after, false), (after, true)]) {
+        let file = make(&namespace, "file");
+        riddle(&namespace, file, 4000);
+        namespace.sync().expect("it syncs");
+        write(&namespace, file, 0, &content(1, 20_000));
+        let mut steps = 0;
+        let step = || {
+            steps += 1;
+            if steps == unlinked_after {
+                namespace.unlink(Ino::ROOT, b"file").expect("it is there");
+            }
+            if steps >= unlinked_after {
+                long.cut_power();
+            }
+            steps < unlinked_after || !given_up
+        };
+        namespace.with_steps_of_a_flush(|| {}, || {}, step);
+        assert_eq!(read(&namespace, file, 0, 30_000), content(1, 20_000), "it is still known");
+        namespace.forget(file, 1);
+        long.machine.world.run_for(Duration::from_secs(20));
+        assert_clean(&namespace, "the reaper has taken all of it");
+    }
+    for (index, images) in std::mem::take(&mut long.images).into_iter().enumerate() {
+        let machine = SimMachine::with_images(100 + index as u64, images);
+        let pool = open(&machine, OpenOptions::default());
+        assert_eq!(whole(&pool.namespace, b"file"), None);
+        machine.world.run_for(Duration::from_secs(20));
+        assert_clean(&pool.namespace, &format!("crash {index}"));
+        assert_eq!(pool.namespace.progress().inodes, 2);
+        pool.close().expect("it closes");
+    }
+    long.recover(|namespace, _| assert_eq!(namespace.progress().inodes, 2));
+}
+
+/// A pool that is only read shows the same, and is not written to.
+#[test]
+fn r19_a_long_cut_is_seen_whole_by_who_only_reads() {
+    let mut long = Long::new(12);
+    let namespace = long.namespace();
+    let file = make(&namespace, "file");
+    riddle(&namespace, file, 5000);
+    namespace.sync().expect("it syncs");
+    let (before, after) = (riddled(5000), content(1, 30_000));
+    write(&namespace, file, 0, &after);
+    long.flush();
+    let mut options = OpenOptions::default();
+    options.assemble.read_only = true;
+    let mut seen = [0; 2];
+    for images in std::mem::take(&mut long.images) {
+        let machine = SimMachine::with_images(100, images);
+        let pool = open(&machine, options.clone());
+        let found = whole(&pool.namespace, b"file").expect("it is there");
+        assert!(found == before || found == after, "[I1]");
+        seen[usize::from(found == after)] += 1;
+        let written: u64 = machine.disks.iter().map(|disk| disk.counters().writes).sum();
+        assert_eq!(written, 0, "[I5] nothing is written");
+        pool.close().expect("it closes");
+    }
+    assert!(seen[0] > 0 && seen[1] > 1, "{seen:?}: as before, and in the middle");
+}
+
+/// All of a long cut went into one batch, which on small disks is more than the log takes at a time: the
+/// pool failed.
+#[test]
+fn r10_r19_a_long_cut_is_not_more_than_the_log_takes_at_a_time() {
+    let machine = SimMachine::new(13, &[256 * MIB; 4]);
+    machine.create(Redundancy::Replica { copies: 2 });
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let (file, other) = (make(namespace, "file"), make(namespace, "other"));
+    riddle(namespace, file, 200_000);
+    namespace.fsync(file).expect("it syncs");
+    assert_clean(namespace, "written");
+    resize(namespace, file, 0);
+    write(namespace, other, 0, b"meanwhile");
+    namespace.fsync(other).expect("it syncs");
+    namespace.fsync(file).expect("it syncs");
+    machine.world.run_for(Duration::from_secs(100));
+    assert_clean(namespace, "cut off");
+    assert!(!namespace.progress().failed);
+    pool.close().expect("it closes");
+}
+
+/// Two files share an object that a failed flush wrote; the first was cut, and is cut off. Power is lost
+/// while the second still counts on the object: nobody ever freed it.
+#[test]
+fn r17_an_object_that_only_memory_counted_on_is_freed_after_a_crash() {
+    let machine = machine(6);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let [first, second, large] = ["first", "second", "large"].map(|name| make(namespace, name));
+    write(namespace, first, 0, &content(1, 5000));
+    write(namespace, second, 0, &content(2, 5000));
+    write(namespace, large, 0, &content(3, 47 << 20));
+    // The first objects are written; for the others there is no room.
+    let held = fail_the_next_flush(&machine, &pool);
+    namespace.fsync(first).expect("it was written");
+    resize(namespace, first, 0);
+    namespace.fsync(first).expect("it needs no room");
+    assert_eq!(namespace.audit().expect("it reads").intents, 1, "the second file counts on it");
+    let images = crash_images(&machine, &mut Random::new(14));
+    drop(held);
+    machine.world.clear();
+    let machine = SimMachine::with_images(15, images);
+    let pool = open(&machine, OpenOptions::default());
+    assert_clean(&pool.namespace, "after the crash");
+    pool.close().expect("it closes");
 }
