@@ -146,6 +146,13 @@ impl Reaper {
     pub(super) fn new(core: Arc<Core>) -> Reaper {
         Reaper { core, at: None }
     }
+
+    /// What was in memory of an inode that is gone may have been the last to count on an object.
+    fn free_spent(&self) {
+        if let Err(error) = self.core.free_spent() {
+            log::warn!("objects without a live byte could not be freed: {error}");
+        }
+    }
 }
 
 impl Task for Reaper {
@@ -158,10 +165,7 @@ impl Task for Reaper {
     }
 
     fn step(&mut self) -> Pace {
-        // What was in memory of an inode before may have been the last to count on an object.
-        if let Err(error) = self.core.free_spent() {
-            log::warn!("objects without a live byte could not be freed: {error}");
-        }
+        self.free_spent();
         for _ in 0..INODES_PER_STEP {
             if !self.core.has_background_room() {
                 return Pace::Idle(Some(self.core.now() + RETRY));
@@ -177,7 +181,10 @@ impl Task for Reaper {
                     .find(|ino| state.inodes.get(ino).is_none_or(|inode| !inode.flushing))
                     .copied()
             };
-            let Some(ino) = next else { return Pace::Idle(None) };
+            let Some(ino) = next else {
+                self.free_spent();
+                return Pace::Idle(None);
+            };
             let from = self.at.take_if(|at| at.0 == ino).map(|(_, from)| from);
             match self.core.reap(ino, from) {
                 Ok(Reaped::Gone) => {
