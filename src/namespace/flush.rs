@@ -74,6 +74,7 @@ impl Core {
             }
         };
         loop {
+            self.wait_for_background_room();
             self.wait.until(&self.flushed, None, &mut || {
                 let state = self.state.lock();
                 state.inodes.get(&ino).is_none_or(|inode| !inode.flushing)
@@ -112,26 +113,40 @@ impl Core {
         self.wait.until(&self.flushed, Some(look), &mut || self.state.lock().failed.is_some());
     }
 
+    /// For callers: a flush that has no room for its cut would only begin again and again.
+    fn wait_for_background_room(&self) {
+        let failed = || self.state.lock().failed.is_some();
+        while !self.has_background_room() && !failed() {
+            let look = self.now() + BATCH_FULL;
+            self.wait.until(&self.committed, Some(look), &mut || self.has_background_room());
+        }
+    }
+
     /// Dirty bytes at which flushing starts without waiting for age: well before writers wait.
     pub(super) fn flush_early_bytes(&self) -> u64 {
         FLUSH_EARLY_BYTES.min(self.options.dirty_bytes_max / 2)
     }
 
-    /// Carries out one flush, whatever comes of it, and unmarks its files.
+    /// Carries out one flush, whatever comes of it, and unmarks its files. Ends early when the open batch
+    /// is full: what was written is cut by the next flush, when the committer has taken the batch. Nobody
+    /// waits here for that, the committer may need a checkpoint, and that waits for flushes.
     fn run_flush(&self, mut flush: Flush) -> Result<(), NamespaceError> {
         let mut written: Vec<Arc<Written>> = Vec::new();
+        let mut at = 0;
         let result = self.write_out(&mut flush, &mut written).and_then(|()| {
-            let mut at = 0;
             while at < flush.inodes.len() {
                 at = self.change_inside(|tx| tx.flush_cut(&flush.inodes, at))?;
+                if !self.has_background_room() {
+                    break;
+                }
             }
             Ok(())
         });
         let now = self.now();
         {
             let mut state = self.state.lock();
-            for inode in &flush.inodes {
-                state.end_flush(inode.ino, now);
+            for (index, inode) in flush.inodes.iter().enumerate() {
+                state.end_flush(inode.ino, now, result.is_ok() && index >= at);
             }
             // The reaper passed over deleted inodes that were being flushed.
             if flush.inodes.iter().any(|inode| state.reap.contains(&inode.ino)) {
@@ -306,7 +321,10 @@ impl Core {
                 continue;
             }
             let aged = since + self.options.commit_interval <= now && inode.unlogged;
-            let due = aged || pressure || (logged > Lsn(0) && inode.overlay.has_logged(logged));
+            let due = aged
+                || pressure
+                || inode.cut_waits
+                || (logged > Lsn(0) && inode.overlay.has_logged(logged));
             if !due {
                 continue;
             }
@@ -384,9 +402,10 @@ pub(super) fn no_space(error: FleetError) -> NamespaceError {
 }
 
 impl State {
-    fn end_flush(&mut self, ino: Ino, now: Ticks) {
+    fn end_flush(&mut self, ino: Ino, now: Ticks, cut_waits: bool) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         inode.flushing = false;
+        inode.cut_waits = cut_waits;
         // What is still dirty came in while the flush ran: its age begins now.
         if let Some(since) = inode.dirty_since {
             self.dirty.remove(&(since, ino));
@@ -543,7 +562,7 @@ impl super::Namespace {
         }
         {
             let mut state = core.state.lock();
-            flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
+            flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now(), false));
         }
         drop((flush, objects));
         core.free_spent().expect("it is freed");
