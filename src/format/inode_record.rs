@@ -13,7 +13,7 @@
 //! 104  u16 target length   106..136 reserved, zero
 //! 136  symlink target                                      orphan: 16 bytes
 //!                                                            0  u8 version = 1   1  u8 what
-//!                                                            2..8 reserved       8  u64 from
+//!                                                            2..8 reserved       8  u64 from, number
 //! ```
 
 use super::FormatError;
@@ -233,6 +233,11 @@ pub enum Orphan {
         /// Bytes from the start of the file.
         from: u64,
     },
+    /// A cut that takes several transactions was decided: its steps (`cut_steps`) are to be carried out.
+    Cut {
+        /// Which cut of the file.
+        number: u64,
+    },
 }
 
 impl Orphan {
@@ -241,6 +246,7 @@ impl Orphan {
         let (what, from) = match *self {
             Orphan::Unlinked => (1, 0),
             Orphan::Truncated { from } => (2, from),
+            Orphan::Cut { number } => (3, number),
         };
         let mut out = Writer::with_capacity(16);
         out.u8(VERSION).u8(what).zeros(6).u64(from);
@@ -258,6 +264,7 @@ impl Orphan {
         match (what, from) {
             (1, 0) => Ok(Orphan::Unlinked),
             (2, from) => Ok(Orphan::Truncated { from }),
+            (3, number) => Ok(Orphan::Cut { number }),
             _ => Err(reader.wrong("kind of orphan")),
         }
     }

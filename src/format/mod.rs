@@ -17,6 +17,7 @@ mod frame;
 
 pub mod batch;
 pub mod checksum;
+pub mod cut_steps;
 pub mod error;
 pub mod inode_record;
 pub mod journal_entry;
@@ -34,6 +35,7 @@ pub use batch::{
     BatchReader, BatchWriter, Change, ChangeRef, VALUE_BYTES_MAX, decode_batch, encode_batch,
 };
 pub use checksum::{cell_crc, crc32c, crc64};
+pub use cut_steps::{CUT_STEPS_MAX, CutStep, decode_cut_steps, encode_cut_steps};
 pub use error::FormatError;
 pub use inode_record::{DirentValue, ExtentValue, FileKind, InodeRecord, Orphan};
 pub use journal_entry::{

@@ -239,6 +239,7 @@ impl State {
             inode.overlay.clear();
             inode.record = None;
             inode.unlogged = false;
+            inode.long_work = None;
             if let Some(since) = inode.dirty_since.take() {
                 self.dirty.remove(&(since, ino));
             }

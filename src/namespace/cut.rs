@@ -10,6 +10,8 @@
 //! * A *flush cut* takes a point for which all bytes have been written into objects and flushed there
 //!   [I3]. What came later stays in the overlay, above.
 //!
+//! A flush cut that is too much for one transaction is a *long cut* (`long_cut`).
+//!
 //! If an inline cut overtakes a running flush, the flush only hands over the ranges that still say what
 //! it wrote: the newer record stands.
 //!
@@ -52,20 +54,8 @@ pub(super) struct FlushInode {
     pub(super) placed: Vec<Placed>,
 }
 
-/// How far the cut of a flush has come: it may take several transactions [R19].
-#[derive(Clone, Copy, Default, Debug)]
-pub(super) struct CutCursor {
-    pub(super) inode: usize,
-    step: usize,
-    /// Where the removal of the old extents below the current step goes on.
-    rest: Option<u64>,
-    /// Bytes of the removed allocation of the current inode so far.
-    removed_bytes: u64,
-    placed_bytes: u64,
-}
-
 /// One step of a flush cut.
-enum Step<'a> {
+pub(super) enum Step<'a> {
     Hole(Range<u64>),
     Place(&'a Placed),
 }
@@ -77,6 +67,9 @@ impl Tx<'_> {
         let Some(inode) = self.state.inodes.get(&ino) else { return Ok(()) };
         if !inode.unlogged {
             return Ok(());
+        }
+        if inode.long_work.is_some() {
+            return Err(Stop::Flush(ino));
         }
         let overlay = &inode.overlay;
         if overlay.unlogged_bytes() > bytes_max || overlay.len() > PIECES_INLINE_MAX {
@@ -129,80 +122,76 @@ impl Tx<'_> {
     }
 
     /// What the log said about this range of the file is void: the index knows.
-    fn settled(&mut self, ino: Ino, range: Range<u64>) {
+    pub(super) fn settled(&mut self, ino: Ino, range: Range<u64>) {
         let length = range.end - range.start;
         self.log(Change::Settled { ino, offset: range.start, length });
     }
 
-    /// Stages as much of a flush's cut as one transaction may hold; returns where to go on.
-    pub(super) fn flush_cut(
-        &mut self,
-        inodes: &[FlushInode],
-        mut cursor: CutCursor,
-    ) -> Attempt<CutCursor> {
+    /// Stages as much of a flush's cut as one transaction may hold, from the inode `at` on; returns where
+    /// to go on. An inode is cut in one transaction, or else as a long cut (`long_cut`): what a crash
+    /// leaves is the file before or after.
+    pub(super) fn flush_cut(&mut self, inodes: &[FlushInode], mut at: usize) -> Attempt<usize> {
         let mut budget = EXTENTS_PER_TRANSACTION;
-        while cursor.inode < inodes.len() && budget > 0 {
-            let inode = &inodes[cursor.inode];
-            let state = self.state.inodes.get(&inode.ino);
-            let overtaken = state.is_some_and(|state| state.cut_seq > inode.point);
+        while at < inodes.len() && budget > 0 {
+            let inode = &inodes[at];
+            let is_fresh = budget == EXTENTS_PER_TRANSACTION;
             let record = match self.inode(inode.ino) {
                 Ok(record) => record,
                 // Deleted meanwhile: nothing to cut.
                 Err(Stop::Error(NamespaceError::NotFound)) => {
-                    cursor = CutCursor { inode: cursor.inode + 1, ..CutCursor::default() };
+                    at += 1;
                     continue;
                 }
                 Err(stop) => return Err(stop),
             };
-            if overtaken {
+            let state = self.state.inodes.get(&inode.ino);
+            if self.has_long_cut(inode.ino) {
+                if !is_fresh {
+                    break;
+                }
+                // Of this flush, or of one before that an error ended.
+                let done = self.go_on_with_long_cut(inode.ino)?;
+                return Ok(if done.is_some_and(|done| done >= inode.point) { at + 1 } else { at });
+            } else if state.is_some_and(|state| state.cut_seq > inode.point) {
                 if !self.hand_over(inode, record, &mut budget)? {
                     break;
                 }
-                cursor = CutCursor { inode: cursor.inode + 1, ..CutCursor::default() };
-                continue;
+            } else if self.fits(inode, budget)? {
+                self.cut(inode, record, &mut budget)?;
+            } else if is_fresh {
+                self.begin_long_cut(inode)?;
+                return Ok(at);
+            } else {
+                break;
             }
-            cursor = self.cut_steps(inode, record, cursor, &mut budget)?;
+            at += 1;
         }
-        Ok(cursor)
+        Ok(at)
     }
 
-    fn cut_steps(
+    /// The cut of one inode, which fits the budget.
+    fn cut(
         &mut self,
         inode: &FlushInode,
         mut record: InodeRecord,
-        mut cursor: CutCursor,
         budget: &mut usize,
-    ) -> Attempt<CutCursor> {
-        let steps = steps_of(inode);
-        while cursor.step < steps.len() {
-            if *budget == 0 {
-                return Ok(cursor);
-            }
-            let (range, placed) = match &steps[cursor.step] {
-                Step::Hole(range) => (range.clone(), None),
-                Step::Place(placed) => {
-                    (placed.offset..placed.offset + placed.length, Some(*placed))
-                }
+    ) -> Attempt<()> {
+        for step in steps_of(inode) {
+            let (range, placed) = match step {
+                Step::Hole(range) => (range, None),
+                Step::Place(placed) => (placed.offset..placed.offset + placed.length, Some(placed)),
             };
-            let replaced = self.remove_extents(inode.ino, range, cursor.rest, *budget)?;
-            cursor.removed_bytes += replaced.removed_bytes;
-            cursor.rest = replaced.rest;
-            if replaced.rest.is_some() {
-                // More old extents than fit: the rest in a transaction of its own. Readers do not
-                // see the gap, the overlay still covers the range.
-                *budget = 0;
-                return Ok(cursor);
-            }
+            // One more than it can be: so it is not asked to stop.
+            let replaced = self.remove_extents(inode.ino, range, None, *budget + 1)?;
+            assert!(replaced.rest.is_none(), "R19: a cut that fits is done in one transaction");
+            record.allocated = record.allocated.saturating_sub(replaced.removed_bytes);
             *budget = budget.saturating_sub(replaced.extents + 1);
             if let Some(placed) = placed {
                 let Placed { offset, length, object, object_offset } = placed;
                 self.place_extent(inode.ino, *offset, *length, object, *object_offset);
-                cursor.placed_bytes += length;
+                record.allocated += length;
             }
-            cursor.step += 1;
         }
-        record.allocated =
-            (record.allocated + cursor.placed_bytes).saturating_sub(cursor.removed_bytes);
         for (offset, piece) in &inode.pieces {
             let in_log = match &piece.content {
                 Content::Data { logged, .. } | Content::Stored { logged, .. } => logged.is_some(),
@@ -225,11 +214,11 @@ impl Tx<'_> {
         self.put_inode(inode.ino, if newer { &as_of_point } else { &record });
         let (ino, point) = (inode.ino, inode.point);
         self.effect(Effect::FlushCut { ino, point, record: Box::new(record) });
-        Ok(CutCursor { inode: cursor.inode + 1, ..CutCursor::default() })
+        Ok(())
     }
 
     /// Some bytes of this file are, or were since the last checkpoint, in the log.
-    fn was_logged(&self, ino: Ino) -> bool {
+    pub(super) fn was_logged(&self, ino: Ino) -> bool {
         self.state.inodes.get(&ino).is_some_and(|state| state.cut_seq > 0)
     }
 
@@ -268,8 +257,11 @@ impl Tx<'_> {
         }
         let unlogged = self.state.inodes.get(&inode.ino).is_some_and(|state| state.unlogged);
         let (ino, point, allocated) = (inode.ino, inode.point, record.allocated);
-        if !unlogged {
-            // Else the record in memory is newer than the index: only the allocation goes along.
+        if unlogged {
+            // The record in memory is newer than the index: only the allocation goes along.
+            let older = InodeRecord { allocated, ..self.indexed_inode(ino)? };
+            self.put_older_inode(ino, &older, record);
+        } else {
             self.put_inode(ino, &record);
         }
         self.effect(Effect::Handover { ino, point, ranges, allocated });
@@ -277,7 +269,7 @@ impl Tx<'_> {
     }
 }
 
-fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
+pub(super) fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
     let holes = inode.pieces.iter().filter(|(_, piece)| matches!(piece.content, Content::Hole));
     let holes = holes.map(|(offset, piece)| Step::Hole(*offset..offset + piece.length));
     holes.chain(inode.placed.iter().map(Step::Place)).collect()
@@ -294,6 +286,7 @@ impl State {
     ) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         self.dirty_bytes -= inode.overlay.remove_through(point);
+        inode.long_work = None;
         inode.cut_lsn = lsn;
         inode.settled = inode.settled.max(point);
         if inode.overlay.is_empty() && inode.overlay.seq() == point {

@@ -40,7 +40,7 @@ impl Core {
         for (object, named) in self.spent.take() {
             self.state.lock().in_flush.remove(&object);
             if named {
-                self.change_inside(|tx| tx.free_if_dead(object))?;
+                self.change_inside(|tx| tx.settle_spent(object))?;
             }
         }
         Ok(())
@@ -107,12 +107,23 @@ impl Tx<'_> {
         object_offset: u32,
     ) {
         self.name_object(object);
-        let id = object.record().id;
-        self.add(Key::live(id), length as i64);
+        self.place_in(ino, offset, length, object.record().id, object_offset);
+    }
+
+    /// The same in an object that is named.
+    pub(super) fn place_in(
+        &mut self,
+        ino: Ino,
+        offset: u64,
+        length: u64,
+        object: ObjectId,
+        object_offset: u32,
+    ) {
+        self.add(Key::live(object), length as i64);
         self.put_extent(
             ino,
             offset,
-            ExtentValue { length, object: id, object_offset, unwritten: false },
+            ExtentValue { length, object, object_offset, unwritten: false },
         );
     }
 
@@ -121,7 +132,7 @@ impl Tx<'_> {
     }
 
     /// The record and checksums of an object enter the batch, once.
-    fn name_object(&mut self, object: &Arc<Written>) {
+    pub(super) fn name_object(&mut self, object: &Arc<Written>) {
         let record = object.record();
         let key = Key::object(record.id);
         if object.is_named() || self.is_staged(&key) {
@@ -137,10 +148,14 @@ impl Tx<'_> {
 
     /// The object's keys leave with the last live byte, unless somebody still counts on it.
     pub(super) fn free_if_dead(&mut self, object: ObjectId) -> Attempt<()> {
-        if self.state.in_flush.contains(&object) || self.counter(&Key::live(object))? != 0 {
+        if self.counter(&Key::live(object))? != 0 {
             return Ok(());
         }
         let Some(value) = self.get(&Key::object(object))? else { return Ok(()) };
+        if self.state.in_flush.contains(&object) {
+            self.note_spent(object);
+            return Ok(());
+        }
         let record = decode(ObjectRecord::decode(&value))?;
         self.delete(Key::object(object));
         for list in 0..checksum_lists(&record) {

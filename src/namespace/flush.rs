@@ -11,7 +11,7 @@
 //! Only full objects are written, into free space: no read-modify-write, no write hole.
 
 use super::core::{Core, State};
-use super::cut::{CutCursor, FlushInode, Placed};
+use super::cut::{FlushInode, Placed};
 use super::error::NamespaceError;
 use super::overlay::{After, Content};
 use super::pack::{Packed, Part};
@@ -61,6 +61,7 @@ impl Core {
             }
         };
         loop {
+            self.wait_for_background_room();
             self.wait.until(&self.flushed, None, &mut || {
                 let state = self.state.lock();
                 state.inodes.get(&ino).is_none_or(|inode| !inode.flushing)
@@ -99,26 +100,40 @@ impl Core {
         self.wait.until(&self.flushed, Some(look), &mut || self.state.lock().failed.is_some());
     }
 
+    /// For callers: a flush that has no room for its cut would only begin again and again.
+    fn wait_for_background_room(&self) {
+        let failed = || self.state.lock().failed.is_some();
+        while !self.has_background_room() && !failed() {
+            let look = self.now() + BATCH_FULL;
+            self.wait.until(&self.committed, Some(look), &mut || self.has_background_room());
+        }
+    }
+
     /// Dirty bytes at which flushing starts without waiting for age: well before writers wait.
     pub(super) fn flush_early_bytes(&self) -> u64 {
         FLUSH_EARLY_BYTES.min(self.dirty_bytes_max() / 2)
     }
 
-    /// Carries out one flush, whatever comes of it, and unmarks its files.
+    /// Carries out one flush, whatever comes of it, and unmarks its files. Ends early when the open batch
+    /// is full: what was written is cut by the next flush, when the committer has taken the batch. Nobody
+    /// waits here for that, the committer may need a checkpoint, and that waits for flushes.
     fn run_flush(&self, mut flush: Flush) -> Result<(), NamespaceError> {
         let mut written: Vec<Arc<Written>> = Vec::new();
+        let mut at = 0;
         let result = self.write_out(&mut flush, &mut written).and_then(|()| {
-            let mut cursor = CutCursor::default();
-            while cursor.inode < flush.inodes.len() {
-                cursor = self.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor))?;
+            while at < flush.inodes.len() {
+                at = self.change_inside(|tx| tx.flush_cut(&flush.inodes, at))?;
+                if !self.has_background_room() {
+                    break;
+                }
             }
             Ok(())
         });
         let now = self.now();
         {
             let mut state = self.state.lock();
-            for inode in &flush.inodes {
-                state.end_flush(inode.ino, now);
+            for (index, inode) in flush.inodes.iter().enumerate() {
+                state.end_flush(inode.ino, now, result.is_ok() && index >= at);
             }
             // The reaper passed over deleted inodes that were being flushed.
             if flush.inodes.iter().any(|inode| state.reap.contains(&inode.ino)) {
@@ -209,7 +224,10 @@ impl Core {
                 continue;
             }
             let aged = since + self.options.commit_interval <= now && inode.unlogged;
-            let due = aged || pressure || (logged > Lsn(0) && inode.overlay.has_logged(logged));
+            let due = aged
+                || pressure
+                || inode.cut_waits
+                || (logged > Lsn(0) && inode.overlay.has_logged(logged));
             if !due {
                 continue;
             }
@@ -287,9 +305,10 @@ pub(super) fn no_space(error: FleetError) -> NamespaceError {
 }
 
 impl State {
-    fn end_flush(&mut self, ino: Ino, now: Ticks) {
+    fn end_flush(&mut self, ino: Ino, now: Ticks, cut_waits: bool) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         inode.flushing = false;
+        inode.cut_waits = cut_waits;
         // What is still dirty came in while the flush ran: its age begins now.
         if let Some(since) = inode.dirty_since {
             self.dirty.remove(&(since, ino));
@@ -322,24 +341,43 @@ impl super::Namespace {
     /// As a flusher that has written its objects and has not come to its cut: the moment in which
     /// callers run on other threads, and which one thread alone never sees.
     pub(crate) fn with_flush_before_its_cut(&self, meanwhile: impl FnOnce()) {
+        self.with_steps_of_a_flush(|| {}, meanwhile, || true);
+    }
+
+    /// As a flusher that others overtake: `planned` runs before it writes, `written` before it cuts,
+    /// and `between` after each transaction of its cut, which ends early if it says false, as after an
+    /// error. Returns how many transactions there were.
+    pub(crate) fn with_steps_of_a_flush(
+        &self,
+        planned: impl FnOnce(),
+        written: impl FnOnce(),
+        mut between: impl FnMut() -> bool,
+    ) -> u32 {
         let core = &self.core;
         core.state.lock().flush_all += 1;
         let mut flush = core.plan_flush().expect("something is dirty");
         core.state.lock().flush_all -= 1;
-        let mut written = Vec::new();
-        core.write_out(&mut flush, &mut written).expect("there is room");
-        meanwhile();
-        let mut cursor = CutCursor::default();
-        while cursor.inode < flush.inodes.len() {
-            let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, cursor));
-            cursor = cut.expect("it is cut");
+        planned();
+        let mut objects = Vec::new();
+        core.write_out(&mut flush, &mut objects).expect("there is room");
+        written();
+        let (mut at, mut transactions) = (0, 0);
+        while at < flush.inodes.len() {
+            let cut = core.change_inside(|tx| tx.flush_cut(&flush.inodes, at));
+            at = cut.expect("it is cut");
+            transactions += 1;
+            assert!(transactions < 10_000, "R19: it ends");
+            if !between() {
+                break;
+            }
         }
         {
             let mut state = core.state.lock();
-            flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now()));
+            flush.inodes.iter().for_each(|inode| state.end_flush(inode.ino, core.now(), false));
         }
-        drop((flush, written));
+        drop((flush, objects));
         core.free_spent().expect("it is freed");
+        transactions
     }
 }
 

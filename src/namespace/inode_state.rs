@@ -1,5 +1,6 @@
 //! What is known in memory of an inode that somebody uses or that has unwritten changes.
 
+use super::long_cut::LongWork;
 use super::overlay::Overlay;
 use super::stream::ReadingHead;
 use crate::base::{Lsn, Ticks};
@@ -29,6 +30,10 @@ pub(super) struct InodeState {
     pub(super) cut_lsn: Lsn,
     /// A flush of this inode is running; a second one waits or goes elsewhere.
     pub(super) flushing: bool,
+    /// The last flush of it ended before its cut: the open batch was full.
+    pub(super) cut_waits: bool,
+    /// A cut of it that takes several transactions is under way.
+    pub(super) long_work: Option<LongWork>,
     /// Directory it was last reached through, so that neighbours are packed together.
     pub(super) parent_hint: u64,
     /// How it is read.

@@ -30,6 +30,7 @@ mod flush;
 mod handles;
 pub mod index;
 mod inode_state;
+mod long_cut;
 mod open;
 mod open_batch;
 mod orphan;

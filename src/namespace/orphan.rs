@@ -92,6 +92,7 @@ impl Tx<'_> {
             self.delete(Key::orphan(ino));
             return Ok(Reaped::Gone);
         }
+        self.drop_long_cut(ino)?;
         let replaced = self.remove_extents(ino, 0..u64::MAX, from, EXTENTS_PER_TRANSACTION)?;
         if replaced.rest.is_some() {
             // Nobody will ask for it any more, and no flush puts anything where we have been already.
@@ -114,6 +115,26 @@ impl Tx<'_> {
     }
 }
 
+#[cfg(test)]
+impl super::Namespace {
+    /// Deletes an inode without a name as the reaper does, though somebody may still know it: `between`
+    /// runs after each transaction. Returns how many these were.
+    pub(crate) fn with_steps_of_a_reap(&self, ino: Ino, mut between: impl FnMut()) -> u32 {
+        self.core.state.lock().orphans.remove(&ino);
+        let (mut from, mut transactions) = (None, 0);
+        loop {
+            let reaped = self.core.reap(ino, from).expect("it is reaped");
+            transactions += 1;
+            assert!(transactions < 10_000, "R19: it ends");
+            between();
+            match reaped {
+                Reaped::Gone => return transactions,
+                Reaped::From(next) => from = next,
+            }
+        }
+    }
+}
+
 /// The background task.
 pub(super) struct Reaper {
     core: Arc<Core>,
@@ -124,6 +145,13 @@ pub(super) struct Reaper {
 impl Reaper {
     pub(super) fn new(core: Arc<Core>) -> Reaper {
         Reaper { core, at: None }
+    }
+
+    /// What was in memory of an inode that is gone may have been the last to count on an object.
+    fn free_spent(&self) {
+        if let Err(error) = self.core.free_spent() {
+            log::warn!("objects without a live byte could not be freed: {error}");
+        }
     }
 }
 
@@ -137,10 +165,7 @@ impl Task for Reaper {
     }
 
     fn step(&mut self) -> Pace {
-        // What was in memory of an inode before may have been the last to count on an object.
-        if let Err(error) = self.core.free_spent() {
-            log::warn!("objects without a live byte could not be freed: {error}");
-        }
+        self.free_spent();
         for _ in 0..INODES_PER_STEP {
             if !self.core.has_background_room() {
                 return Pace::Idle(Some(self.core.now() + RETRY));
@@ -156,7 +181,10 @@ impl Task for Reaper {
                     .find(|ino| state.inodes.get(ino).is_none_or(|inode| !inode.flushing))
                     .copied()
             };
-            let Some(ino) = next else { return Pace::Idle(None) };
+            let Some(ino) = next else {
+                self.free_spent();
+                return Pace::Idle(None);
+            };
             let from = self.at.take_if(|at| at.0 == ino).map(|(_, from)| from);
             match self.core.reap(ino, from) {
                 Ok(Reaped::Gone) => {

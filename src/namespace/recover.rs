@@ -5,7 +5,7 @@
 //! 2. The batches after the root's replay LSN are applied in order: changes of the index, puts and deletes
 //!    to the space map, logged bytes into overlays. Nothing is written.
 //! 3. What replay freed is quarantined: allocation takes only what is free before and after [R4].
-//! 4. Read-write only: logged bytes are flushed into objects and cut; these changes need no log, because
+//! 4. Long cuts that were decided are carried out (`long_cut`). Read-write only: logged bytes are flushed into objects and cut; these changes need no log, because
 //! 5. a checkpoint ends the recovery, in the new epoch. With it, what had reached just one disk is fully
 //!    redundant, and the log is empty [I8].
 //!
@@ -42,7 +42,7 @@ use crate::format::{
 
 /// A namespace that is being recovered: nothing runs in the background yet.
 pub struct Recovery {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
     quarantined: Vec<Reservation>,
     freed: Vec<ObjectRecord>,
     chain: Vec<ObjectId>,
@@ -319,6 +319,11 @@ impl Recovery {
     pub fn finish_read_only(self) -> Result<Namespace, NamespaceError> {
         assert!(self.core.options.read_only, "who may write ends the recovery with a checkpoint");
         self.unless_lost(self.count_inodes())?;
+        // In memory only, for now and for here.
+        self.core.state.lock().read_only = false;
+        let finished = self.finish_long_cuts();
+        self.core.state.lock().read_only = true;
+        self.unless_lost(finished)?;
         self.core.recovering.store(false, Ordering::SeqCst);
         Ok(Namespace { core: self.core })
     }
@@ -356,6 +361,7 @@ impl Recovery {
         self.forget_nobodys()?;
         let core = self.core.clone();
         core.make_root()?;
+        self.finish_long_cuts()?;
         core.state.lock().stopping = true;
         while core.flush_some()? {
             core.commit_without_journal()?;

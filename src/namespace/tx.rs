@@ -17,6 +17,7 @@ use std::ops::Range;
 use super::core::{Core, State};
 use super::error::NamespaceError;
 use super::index::{Need, Op, Pins, Value};
+use super::long_cut::LongWork;
 use super::types::FileKind;
 use super::written::Written;
 use crate::base::limits::{NAME_BYTES_MAX, OPERATION_BYTES_MAX};
@@ -65,6 +66,10 @@ pub(super) enum Effect {
     FlushCut { ino: Ino, point: u64, record: Box<InodeRecord> },
     /// These ranges of the inode, as of `point`, are in the index: an inline cut had overtaken.
     Handover { ino: Ino, point: u64, ranges: Vec<Range<u64>>, allocated: u64 },
+    /// A long cut of this inode goes on from here.
+    LongWork { ino: Ino, work: LongWork },
+    /// The batch has an older record of this inode than its users see, which is this one.
+    Newer { ino: Ino, record: Box<InodeRecord> },
     /// The object becomes named by this batch.
     Name(Arc<Written>),
     /// The object's space is free once this batch is durable.
@@ -267,6 +272,18 @@ impl Tx<'_> {
         self.put(Key::inode(ino), record.encode());
     }
 
+    /// The inode as the index has it, whatever is newer in memory.
+    pub(super) fn indexed_inode(&self, ino: Ino) -> Attempt<InodeRecord> {
+        let value = self.get(&Key::inode(ino))?.ok_or(NamespaceError::NotFound)?;
+        Ok(decode(InodeRecord::decode(&value))?)
+    }
+
+    /// A record enters the batch that is older than what its users see, which stays `seen`.
+    pub(super) fn put_older_inode(&mut self, ino: Ino, record: &InodeRecord, seen: InodeRecord) {
+        self.put_inode(ino, record);
+        self.effect(Effect::Newer { ino, record: Box::new(seen) });
+    }
+
     /// An attribute changes that follows the inode's own order: with unwritten data it waits for the
     /// next cut, else it enters the batch.
     pub(super) fn put_attributes(&mut self, ino: Ino, record: InodeRecord) {
@@ -406,6 +423,12 @@ impl Tx<'_> {
                 }
                 Effect::Handover { ino, point, ranges, allocated } => {
                     state.handover_applied(ino, point, ranges, allocated);
+                }
+                Effect::LongWork { ino, work } => state.inode_mut(ino).long_work = Some(work),
+                Effect::Newer { ino, record } => {
+                    if let Some(inode) = state.inodes.get_mut(&ino).filter(|i| i.record.is_some()) {
+                        inode.record = Some(record);
+                    }
                 }
                 Effect::Name(object) => {
                     object.set_named();

@@ -29,6 +29,7 @@ mod holes;
 mod hostile;
 mod interrupted;
 mod lives;
+mod long_cuts;
 mod pauses;
 mod reclaim;
 mod streams;

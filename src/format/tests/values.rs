@@ -72,7 +72,12 @@ fn inodes_and_what_hangs_on_them() {
     let unwritten =
         ExtentValue { object: ObjectId(0), object_offset: 0, unwritten: true, ..samples::extent() };
     check_value(&unwritten, Some(0), ExtentValue::encode, ExtentValue::decode);
-    for orphan in [Orphan::Unlinked, Orphan::Truncated { from: 0 }, Orphan::Truncated { from: 9 }] {
+    for orphan in [
+        Orphan::Unlinked,
+        Orphan::Truncated { from: 0 },
+        Orphan::Truncated { from: 9 },
+        Orphan::Cut { number: 9 },
+    ] {
         check_value(&orphan, Some(0), Orphan::encode, Orphan::decode);
     }
 }

@@ -220,9 +220,8 @@ impl Walk<'_> {
             let (recorded, names) = (seen.links, seen.names);
             self.audit.note(Finding::Links { ino, recorded, names });
         }
-        if self.moment.unsettled.contains(&ino)
-            || matches!(seen.work, Some(Orphan::Truncated { .. }))
-        {
+        let in_between = matches!(seen.work, Some(Orphan::Truncated { .. } | Orphan::Cut { .. }));
+        if in_between || self.moment.unsettled.contains(&ino) {
             return;
         }
         if seen.allocated != seen.extents {

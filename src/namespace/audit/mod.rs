@@ -22,9 +22,12 @@ use super::Namespace;
 use super::core::Core;
 use super::error::NamespaceError;
 use super::index::{Index, Pins, Snapshot};
+use super::long_cut;
 use crate::base::{Ino, ObjectId};
 use crate::fleet::space::Inventory;
-use crate::format::{DirentValue, InodeRecord, KEY_BYTES_MAX, Key, KeyView, ObjectRecord};
+use crate::format::{
+    DirentValue, InodeRecord, KEY_BYTES_MAX, Key, KeyView, ObjectRecord, decode_cut_steps,
+};
 
 mod files;
 mod finding;
@@ -72,6 +75,8 @@ pub struct Audit {
     pub unsettled: u64,
     /// Units that are held for a moment: in flight, or deleted and not free yet.
     pub pending_units: u64,
+    /// Entries for recovery, should power be lost now: parts of long cuts, objects that memory counts on.
+    pub intents: u64,
     /// False if batches were on their way all the time, so that the space map says something else.
     pub compared_space: bool,
     /// Findings in all.
@@ -285,6 +290,10 @@ impl Walk<'_> {
             match number {
                 Some(number) if key == counted.as_bytes() => index = number,
                 Some(_) if key == lease.as_bytes() => {}
+                _ if long_cut::spent_of(key).is_some() && value.is_empty() => audit.intents += 1,
+                _ if long_cut::part_of(key).is_some() && decode_cut_steps(value).is_ok() => {
+                    audit.intents += 1;
+                }
                 _ => audit.note(Finding::Unreadable { key: key.to_vec() }),
             }
             true

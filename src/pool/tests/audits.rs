@@ -43,6 +43,7 @@ fn assert_clean(namespace: &Namespace, told: &str) -> Audit {
     let words: Vec<String> = audit.findings.iter().map(|found| found.to_string()).collect();
     assert!(audit.is_clean(), "{told}: {} findings: {words:#?}", audit.found);
     assert!(audit.compared_space, "{told}: it is at rest");
+    assert_eq!(audit.intents, 0, "{told}: nothing is left to be done");
     audit
 }
 

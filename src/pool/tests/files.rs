@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, DiskIndex, GIB, Ino, MIB, Random, Units, WallTime};
 use crate::fleet::disk::Disk;
 use crate::fleet::disk::sim::Image;
-use crate::fleet::{Report, Reservation, ReserveLevel, Stream};
+use crate::fleet::{Members, Report, Reservation, ReserveLevel, Space, Stream};
 use crate::format::Redundancy;
 use crate::frontend::{CopyEnd, FileSystem, Handle};
 use crate::namespace::{
@@ -17,10 +18,10 @@ use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
+pub(super) const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
 
 /// Six disks with 3+2 on them.
-fn machine(seed: u64) -> SimMachine {
+pub(super) fn machine(seed: u64) -> SimMachine {
     let sizes: Vec<u64> = (0..6).map(|disk| (1 + disk % 3) * GIB).collect();
     let machine = SimMachine::new(seed, &sizes);
     machine.create(Redundancy::Erasure { data: 3, parity: 2 });
@@ -28,48 +29,48 @@ fn machine(seed: u64) -> SimMachine {
 }
 
 /// Small blocks, so that a file of some thousand extents lies in many of them.
-fn small_blocks() -> OpenOptions {
+pub(super) fn small_blocks() -> OpenOptions {
     let mut options = OpenOptions::default();
     options.index.block_bytes = 4096;
     options.index.cache_bytes = MIB;
     options
 }
 
-fn open(machine: &SimMachine, options: OpenOptions) -> OpenPool {
+pub(super) fn open(machine: &SimMachine, options: OpenOptions) -> OpenPool {
     machine.open(options).expect("the pool opens")
 }
 
-fn make(namespace: &Namespace, name: &str) -> Ino {
+pub(super) fn make(namespace: &Namespace, name: &str) -> Ino {
     let made = namespace.mknod(Ino::ROOT, name.as_bytes(), &FILE, ROOT_USER);
     made.expect("the name is new").ino
 }
 
-fn write(namespace: &Namespace, ino: Ino, at: u64, bytes: &[u8]) {
+pub(super) fn write(namespace: &Namespace, ino: Ino, at: u64, bytes: &[u8]) {
     for (index, part) in bytes.chunks(MIB as usize).enumerate() {
         let offset = at + index as u64 * MIB;
         namespace.write(ino, offset, part, false, false).expect("there is room");
     }
 }
 
-fn read(namespace: &Namespace, ino: Ino, at: u64, length: u32) -> Vec<u8> {
+pub(super) fn read(namespace: &Namespace, ino: Ino, at: u64, length: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     namespace.read(ino, at, length, &mut bytes).expect("it reads");
     bytes
 }
 
-fn resize(namespace: &Namespace, ino: Ino, size: u64) {
+pub(super) fn resize(namespace: &Namespace, ino: Ino, size: u64) {
     let change = SetAttr { size: Some(size), ..SetAttr::default() };
     namespace.setattr(ino, &change, ROOT_USER).expect("it takes any size");
 }
 
-fn content(seed: u64, length: usize) -> Vec<u8> {
+pub(super) fn content(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     Random::new(seed).fill(&mut bytes);
     bytes
 }
 
 /// One byte in every two: as many extents as bytes.
-fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
+pub(super) fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
     for number in 0..extents {
         write(namespace, ino, 2 * number, &[1 + (number % 250) as u8]);
     }
@@ -77,11 +78,15 @@ fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
 
 /// All room of all disks is taken, but for what is given back by dropping.
 fn take_all_room(pool: &OpenPool) -> Vec<Reservation> {
+    take_room(&pool.members, &pool.space)
+}
+
+fn take_room(members: &Members, space: &Space) -> Vec<Reservation> {
     let mut held = Vec::new();
-    for disk in pool.members.active() {
+    for disk in members.active() {
         let mut units = 1 << 20;
         while units > 0 {
-            match pool.space.reserve(disk, Units(units), Stream::Data, ReserveLevel::Repair) {
+            match space.reserve(disk, Units(units), Stream::Data, ReserveLevel::Repair) {
                 Some(reservation) => held.push(reservation),
                 None => units /= 2,
             }
@@ -90,7 +95,28 @@ fn take_all_room(pool: &OpenPool) -> Vec<Reservation> {
     held
 }
 
-fn free_units(pool: &OpenPool) -> u64 {
+/// Waits for a flush that writes at least three groups of objects, and takes all room while it is at the
+/// second: the third finds none.
+pub(super) fn fail_the_next_flush(machine: &SimMachine, pool: &OpenPool) -> Vec<Reservation> {
+    let held: Arc<Mutex<Vec<Reservation>>> = Arc::default();
+    let dirty = pool.namespace.progress().dirty_bytes;
+    for ms in 0..10_000 {
+        let (held, namespace) = (held.clone(), pool.namespace.clone());
+        let (members, space) = (pool.members.clone(), pool.space.clone());
+        let look = move || {
+            if namespace.progress().dirty_bytes < dirty && held.lock().is_empty() {
+                *held.lock() = take_room(&members, &space);
+            }
+        };
+        machine.world.schedule(machine.world.now() + Duration::from_millis(ms), Box::new(look));
+    }
+    machine.world.run_for(Duration::from_secs(10));
+    let held = std::mem::take(&mut *held.lock());
+    assert!(!held.is_empty(), "a flush was seen");
+    held
+}
+
+pub(super) fn free_units(pool: &OpenPool) -> u64 {
     (0..6).map(|disk| pool.space.free_units(DiskIndex(disk)).0).sum()
 }
 
@@ -219,15 +245,10 @@ fn i3_an_object_of_a_failed_flush_stays_while_a_file_counts_on_it() {
     let [first, second, large] = inos;
     write(namespace, first, 0, &content(1, 5000));
     write(namespace, second, 0, &content(2, 5000));
-    write(namespace, large, 0, &content(3, 40 << 20));
+    write(namespace, large, 0, &content(3, 47 << 20));
     // The first objects are written; for the others there is no room.
-    let dirty = namespace.progress().dirty_bytes;
-    while namespace.progress().dirty_bytes == dirty {
-        machine.world.step(None);
-    }
-    let held = take_all_room(&pool);
-    machine.world.run_for(Duration::from_secs(2));
-    assert!(namespace.progress().dirty_bytes > 0, "the flush has failed");
+    let held = fail_the_next_flush(&machine, &pool);
+    assert_eq!(namespace.audit().expect("it reads").objects, 0, "the flush has failed");
     namespace.fsync(first).expect("it was written");
     resize(namespace, first, 0);
     namespace.fsync(first).expect("it needs no room");
@@ -243,7 +264,7 @@ fn i3_an_object_of_a_failed_flush_stays_while_a_file_counts_on_it() {
     pool.close().expect("it closes");
     let pool = open(&machine, OpenOptions::default());
     assert_eq!(read(&pool.namespace, second, 0, 5000), content(2, 5000));
-    assert_eq!(read(&pool.namespace, large, 0, 5000), content(3, 40 << 20)[..5000]);
+    assert_eq!(read(&pool.namespace, large, 0, 5000), content(3, 47 << 20)[..5000]);
     pool.close().expect("it closes");
 }
 
