@@ -45,6 +45,8 @@ pub struct Recovery {
     pub(super) core: Arc<Core>,
     quarantined: Vec<Reservation>,
     freed: Vec<ObjectRecord>,
+    /// Objects whose places a checkpoint's own objects have by now: their end is in a later batch.
+    written_over: HashSet<ObjectId>,
     chain: Vec<ObjectId>,
 }
 
@@ -173,7 +175,16 @@ impl Recovery {
             batch_bytes_max: AtomicU64::new(ENTRY_BYTES_MAX),
             recovering: AtomicBool::new(true),
         };
-        Recovery { core: Arc::new(core), quarantined: Vec::new(), freed: Vec::new(), chain }
+        let (quarantined, freed, written_over) = Default::default();
+        Recovery { core: Arc::new(core), quarantined, freed, written_over, chain }
+    }
+
+    /// All is replayed. Whoever has the place of an object got it after that one's end was durable.
+    fn check_written_over(&self) -> Result<(), NamespaceError> {
+        let Some(object) = self.written_over.iter().next() else { return Ok(()) };
+        log::error!("object {object} is in use, and its place is another one's");
+        let lsn = self.core.state.lock().durable;
+        Err(NamespaceError::Io(FleetError::Damaged { what: "space", lsn }))
     }
 
     /// What is lost beyond redundancy ends a recovery, unless the pool is only to be read.
@@ -233,6 +244,10 @@ impl Recovery {
         });
         self.core.index.apply(lsn, ops);
         for record in freed {
+            if self.written_over.remove(&record.id) {
+                // Its places were free before it came, and are not its own any more.
+                continue;
+            }
             self.unless_lost(self.core.space.delete(&record).map_err(Into::into))?;
             // Quarantined when all is replayed: a later batch may have taken the place again.
             self.freed.push(record);
@@ -251,7 +266,11 @@ impl Recovery {
     ) -> Result<Option<ObjectRecord>, NamespaceError> {
         if let Ok(KeyView::Object(_)) = KeyView::decode(key) {
             let record = decode(ObjectRecord::decode(value))?;
-            self.unless_lost(self.core.space.put(&record).map_err(Into::into))?;
+            if self.core.space.is_written_over(&record) {
+                self.written_over.insert(record.id);
+            } else {
+                self.unless_lost(self.core.space.put(&record).map_err(Into::into))?;
+            }
             return Ok(Some(record));
         }
         if let Some(lease) = lease_of(key, value) {
@@ -318,6 +337,7 @@ impl Recovery {
     /// A namespace that only reads: what was replayed stays in memory.
     pub fn finish_read_only(self) -> Result<Namespace, NamespaceError> {
         assert!(self.core.options.read_only, "who may write ends the recovery with a checkpoint");
+        self.unless_lost(self.check_written_over())?;
         self.unless_lost(self.count_inodes())?;
         // In memory only, for now and for here.
         self.core.state.lock().read_only = false;
@@ -354,6 +374,7 @@ impl Recovery {
         mut self,
         writer: Arc<dyn RootWriter>,
     ) -> Result<(Namespace, Box<dyn Task>), NamespaceError> {
+        self.check_written_over()?;
         for record in std::mem::take(&mut self.freed) {
             self.quarantined.extend(self.core.space.quarantine(&record));
         }

@@ -355,6 +355,55 @@ mod tests {
         }
     }
 
+    /// A file came and went while a checkpoint was on its way, and the checkpoint's own objects went to
+    /// where it had been. Replay found its place taken, and the pool was said to have lost more than
+    /// redundancy covers.
+    #[test]
+    fn r4_what_a_checkpoint_wrote_where_a_later_batch_had_been_is_no_damage() {
+        (0..20).for_each(a_file_comes_and_goes_below_a_checkpoint);
+    }
+
+    fn a_file_comes_and_goes_below_a_checkpoint(seed: u64) {
+        let machine = machine(seed);
+        let world = &machine.world;
+        let rest = WorldHost(world.clone());
+        let tasks = Arc::new(HoldsBack { name: "checkpointer", rest, held: Mutex::new(None) });
+        let pool = machine.open_with_tasks(OpenOptions::default(), tasks.clone());
+        let pool = pool.expect("it opens");
+        let mut checkpointer = tasks.held.lock().take().expect("it was started");
+        let namespace = &pool.namespace;
+        let stays = write(namespace, "stays", &content(1, 4096));
+        namespace.fsync(stays).expect("it syncs");
+        // Frozen, and what the log alone has is in objects; the root is still to be written.
+        world.run_for(std::time::Duration::from_secs(100));
+        while checkpointer.step() != Pace::Again {
+            world.run_for(std::time::Duration::from_millis(20));
+        }
+        // All disks, one group each: wherever the checkpoint's objects go, something has been there.
+        for index in 0..8 {
+            let gone = write(namespace, &format!("{index}"), &content(2, 3 << 20));
+            namespace.sync().expect("it is written");
+            namespace.unlink(Ino::ROOT, format!("{index}").as_bytes()).expect("it is there");
+            namespace.forget(gone, 1);
+            world.run_for(std::time::Duration::from_secs(6));
+            namespace.sync().expect("its end is durable");
+        }
+        let root = machine.root().sequence;
+        while machine.root().sequence == root {
+            checkpointer.step();
+            world.run_for(std::time::Duration::from_millis(20));
+        }
+        let crashed = crashed(&machine, seed);
+        world.clear();
+        drop(checkpointer);
+        drop(pool);
+        let pool = crashed.open(OpenOptions::default()).expect("it opens after a crash");
+        assert_eq!(pool.read_only, crate::pool::open::ReadOnly::No, "{seed}");
+        assert_eq!(read(&pool.namespace, "stays"), content(1, 4096));
+        assert_eq!(pool.namespace.audit().expect("the index reads").found, 0, "[R18]");
+        pool.close().expect("it closes");
+    }
+
     /// What was logged after a checkpoint had begun was lost with the log, if the memtable was frozen
     /// once more, and the cut of these bytes was not durable yet, before the root was written.
     #[test]

@@ -432,6 +432,13 @@ impl DiskSpace {
         found
     }
 
+    /// True if some of this range is held and not used.
+    pub(super) fn is_held_in(&self, start: u64, units: u64) -> bool {
+        self.holds.iter().any(|(&held, hold)| {
+            !hold.used && held < start.saturating_add(units) && start < held + hold.units
+        })
+    }
+
     /// Holds a held place once more.
     pub(super) fn hold_again(&mut self, start: u64) {
         self.holds.get_mut(&start).expect("the place is held").count += 1;

@@ -238,6 +238,17 @@ impl Space {
         damaged_unless(good, record)
     }
 
+    /// For replay: true if a place of this object is held, wholly or in part, by an object that no batch
+    /// names: one that was written after this one's end was durable. Nothing is changed.
+    pub fn is_written_over(&self, record: &ObjectRecord) -> bool {
+        let mut state = self.shared.state.lock();
+        let units = record.shard_units();
+        record.places.iter().flatten().any(|place| {
+            let space = state.disk(place.disk);
+            space.is_some_and(|space| space.is_held_in(place.offset.0, units.0))
+        })
+    }
+
     /// The places of a written object stay held, under its id, until [`Space::put`] makes them used
     /// or [`Space::abandon`] gives them up.
     pub fn adopt(&self, object: ObjectId, reservations: Vec<Reservation>) {
