@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(without(&used, &[]), used);
         // One inside another one.
         let shards = [shard(10, 20, true), shard(12, 14, true), shard(30, 40, true)];
-        assert_eq!(without(&used, &shards), [50..60]);
+        assert_eq!(without(&used, &shards), used[2..]);
         assert!(is_within(&(32..40), &used) && is_within(&(10..20), &used));
         assert!(!is_within(&(9..12), &used) && !is_within(&(19..21), &used));
         assert!(!is_within(&(20..30), &used) && !is_within(&(65..66), &used));
