@@ -107,7 +107,7 @@ pub struct Shelf {
     pub shape: Shape,
     disks: BTreeMap<usize, Arc<SimDisk>>,
     /// Disks that do not count any more: at most the margin, those missing included.
-    impaired: BTreeSet<usize>,
+    impaired: Arc<Mutex<BTreeSet<usize>>>,
     taken: Arc<Mutex<Vec<ShelfSnapshot>>>,
 }
 
@@ -128,7 +128,7 @@ impl Shelf {
         let disks = (0..shape.disks_mib.len())
             .map(|at| (at, SimDisk::new(&world, parameters(&shape, at))))
             .collect();
-        Shelf { world, shape, disks, impaired: BTreeSet::new(), taken: Arc::default() }
+        Shelf { world, shape, disks, impaired: Arc::default(), taken: Arc::default() }
     }
 
     /// What a crash left, in a new world: caches torn, `missing` disks gone. Disks that something had
@@ -148,25 +148,25 @@ impl Shelf {
             world,
             shape,
             disks: BTreeMap::new(),
-            impaired: BTreeSet::new(),
+            impaired: Arc::default(),
             taken: Arc::default(),
         };
         for at in 0..shape.disks_mib.len() {
             if !snapshot.disks.contains_key(&at) {
-                shelf.impaired.insert(at);
+                shelf.impaired.lock().insert(at);
             }
         }
         for at in order {
             let (disk, befallen) = &snapshot.disks[&at];
             // A disk that something befell counts as impaired whether it comes back or not.
             if *befallen {
-                shelf.impaired.insert(at);
+                shelf.impaired.lock().insert(at);
                 left = left.saturating_sub(1);
             }
             if missing > 0 && (*befallen || left > 0) {
                 missing -= 1;
                 left = left.saturating_sub(usize::from(!*befallen));
-                shelf.impaired.insert(at);
+                shelf.impaired.lock().insert(at);
                 continue;
             }
             let image = disk.crash_image(&mut random);
@@ -185,17 +185,15 @@ impl Shelf {
     pub fn snapshot_in(&self, micros: u64) {
         let at = self.world.now() + std::time::Duration::from_micros(micros);
         let (taken, shape) = (self.taken.clone(), self.shape);
-        let disks: Vec<(usize, Arc<SimDisk>, bool)> = self
-            .disks
-            .iter()
-            .map(|(&at, disk)| (at, disk.clone(), self.impaired.contains(&at)))
-            .collect();
+        let (disks, impaired) = (self.disks.clone(), self.impaired.clone());
         self.world.schedule(
             at,
             Box::new(move || {
+                // As of then: something may befall a disk until the snapshot is due.
+                let impaired = impaired.lock();
                 let disks = disks
                     .iter()
-                    .map(|(at, disk, befallen)| (*at, (disk.snapshot(), *befallen)))
+                    .map(|(&at, disk)| (at, (disk.snapshot(), impaired.contains(&at))))
                     .collect();
                 taken.lock().push(ShelfSnapshot { shape, disks });
             }),
@@ -208,7 +206,7 @@ impl Shelf {
         let disks = self
             .disks
             .iter()
-            .map(|(&at, disk)| (at, (disk.snapshot(), self.impaired.contains(&at))))
+            .map(|(&at, disk)| (at, (disk.snapshot(), self.impaired.lock().contains(&at))))
             .collect();
         ShelfSnapshot { shape: self.shape, disks }
     }
@@ -223,12 +221,14 @@ impl Shelf {
         let all: Vec<usize> = self.disks.keys().copied().collect();
         let at = all[pick as usize % all.len()];
         let harmless = matches!(mishap, Mishap::Slow(_) | Mishap::Heal);
-        if !harmless && !self.impaired.contains(&at) {
-            if self.impaired.len() >= self.shape.margin() {
+        let mut impaired = self.impaired.lock();
+        if !harmless && !impaired.contains(&at) {
+            if impaired.len() >= self.shape.margin() {
                 return;
             }
-            self.impaired.insert(at);
+            impaired.insert(at);
         }
+        drop(impaired);
         let disk = &self.disks[&at];
         let bytes = disk.parameters().bytes;
         match mishap {
