@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::runs::{Run, Runs};
-use super::{SizeClass, Stream};
+use super::{RUN_UNITS_LEAST, SizeClass, Stream};
 use crate::base::{DiskIndex, Units};
 use crate::format::{GroupState, space_snapshot};
 
@@ -59,6 +59,8 @@ pub(super) struct DiskSpace {
     table_units: u64,
     holds: HashMap<u64, Hold>,
     free_units: u64,
+    /// Those of them in runs too short for a shard of a large file.
+    short_units: u64,
     used_units: u64,
     /// Groups whose used units changed since the last snapshot that took effect.
     dirty: BTreeSet<u32>,
@@ -71,6 +73,8 @@ impl DiskSpace {
     pub(super) fn new(units: Units, group_units: Units) -> DiskSpace {
         assert!(group_units.0 > 0 && group_units.0 <= u64::from(u32::MAX), "groups are 32-bit");
         assert!(units.0.div_ceil(group_units.0) <= u64::from(u32::MAX), "group numbers are 32-bit");
+        // Only the last group may be that small.
+        let last = Runs::whole((units.0 % group_units.0) as u32);
         DiskSpace {
             units: units.0,
             group_units: group_units.0 as u32,
@@ -83,6 +87,7 @@ impl DiskSpace {
             table_units: 0,
             holds: HashMap::new(),
             free_units: units.0,
+            short_units: short(&last),
             used_units: 0,
             dirty: BTreeSet::new(),
             in_snapshot: BTreeMap::new(),
@@ -95,6 +100,10 @@ impl DiskSpace {
 
     pub(super) fn free_units(&self) -> u64 {
         self.free_units
+    }
+
+    pub(super) fn short_units(&self) -> u64 {
+        self.short_units
     }
 
     pub(super) fn used_units(&self) -> u64 {
@@ -292,10 +301,12 @@ impl DiskSpace {
                 no_fit[class.index()] = u64::MAX;
                 Group { class, free: Runs::whole(whole) }
             });
+            self.short_units -= short(&group.free);
             group.free.remove(run.start, run.length);
             if group.class == SizeClass::Table {
                 self.table_units -= u64::from(run.length);
             }
+            self.short_units += short(&group.free);
             let (label, empty) = (group.class.index(), group.free.is_empty());
             if empty {
                 self.open[label].remove(&index);
@@ -310,10 +321,12 @@ impl DiskSpace {
         for (index, run) in self.pieces(start, units) {
             let whole = self.units_of(index);
             let group = self.groups.get_mut(&index).expect("a group with used units is kept");
+            self.short_units -= short(&group.free);
             group.free.insert(run.start, run.length);
             if group.class == SizeClass::Table {
                 self.table_units += u64::from(run.length);
             }
+            self.short_units += short(&group.free);
             let label = group.class.index();
             if group.free.contains(0, whole) {
                 if group.class == SizeClass::Table {
@@ -570,7 +583,10 @@ impl DiskSpace {
             }
             free.remove(start, units);
         }
-        if let Some(old) = self.groups.remove(&saved.group) {
+        let old = self.groups.remove(&saved.group);
+        self.short_units += short(&free);
+        self.short_units -= short(old.as_ref().map_or(&Runs::whole(whole), |old| &old.free));
+        if let Some(old) = old {
             let used: u64 = sum(&old.free.complement(whole));
             self.open[old.class.index()].remove(&saved.group);
             if old.class == SizeClass::Table {
@@ -610,6 +626,10 @@ impl DiskSpace {
             }
         }
         assert_eq!(free, self.free_units);
+        let last = self.group_count() - 1;
+        let last = (!self.groups.contains_key(&last)).then(|| Runs::whole(self.units_of(last)));
+        let runs = self.groups.values().map(|group| &group.free).chain(last.as_ref());
+        assert_eq!(runs.map(short).sum::<u64>(), self.short_units);
         let tables = self.groups.values().filter(|group| group.class == SizeClass::Table);
         assert_eq!(tables.map(|group| sum(&group.free)).sum::<u64>(), self.table_units);
         let held: u64 = self.holds.values().filter(|hold| !hold.used).map(|hold| hold.units).sum();
@@ -620,4 +640,9 @@ impl DiskSpace {
 
 fn sum(runs: &Runs) -> u64 {
     runs.as_slice().iter().map(|run| u64::from(run.length)).sum()
+}
+
+fn short(runs: &Runs) -> u64 {
+    let runs = runs.as_slice().iter().map(|run| u64::from(run.length));
+    runs.filter(|&length| length < RUN_UNITS_LEAST.0).sum()
 }
