@@ -181,10 +181,12 @@ impl super::Namespace {
         self.core.begin_compaction(victims, gain_percent)
     }
 
-    /// One transaction of step 3. False if there is more to do; it looks for room in the open batch, and
-    /// does nothing while there is none.
+    /// One transaction of step 3. False if there is more to do; it looks for room in the open batch, in
+    /// the index, and in users' part of the log [R10], and does nothing while there is none: nobody waits
+    /// for it but users, and what it logs has no bound.
     pub fn go_on(&self, compaction: &mut Compaction) -> Result<bool, NamespaceError> {
-        if !self.core.has_background_room() {
+        if !self.core.has_room() {
+            self.core.checkpoint_event.notify();
             return Ok(false);
         }
         let share = (self.core.share_bytes() / BYTES_PER_EXTENT) as usize;

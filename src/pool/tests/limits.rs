@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::reclaim::{USER, by_hand, read};
-use crate::base::{Ino, MIB, Random};
+use super::reclaim::{USER, by_hand, read, survey};
+use crate::base::{Ino, MIB, ObjectId, Random};
 use crate::format::Redundancy;
 use crate::namespace::{FileKind, Namespace, NamespaceError, NewInode};
+use crate::pool::open::OpenPool;
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
@@ -31,6 +32,10 @@ fn make(namespace: &Namespace, name: &str, bytes: &[u8]) -> Result<Ino, Namespac
 fn remove(namespace: &Namespace, name: &str, ino: Ino) {
     namespace.unlink(Ino::ROOT, name.as_bytes()).expect("it is there");
     namespace.forget(ino, 1);
+}
+
+fn objects(namespace: &Namespace) -> Vec<ObjectId> {
+    survey(namespace).iter().map(|(object, _)| *object).collect()
 }
 
 /// [R22] Free space in runs that no shard fits: nothing is accepted for it, and compaction makes
@@ -75,5 +80,91 @@ fn r22_what_is_accepted_can_be_placed_in_the_shortest_runs() {
     for (file, ino) in kept {
         assert!(read(namespace, ino) == small(file), "file {file}");
     }
+    pool.close().expect("it closes");
+}
+
+const CHUNKS: u64 = 130;
+const PIECES: u64 = 1500;
+
+/// A pool with two files, "kept" and "gone", of very many extents each, in the same objects.
+fn many_extents(seed: u64) -> (SimMachine, OpenPool, [Ino; 2]) {
+    let machine = pool_of(seed, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let mut options = by_hand();
+    options.namespace.dirty_bytes_max = 64 * MIB;
+    let pool = machine.open(options).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let inos = ["kept", "gone"].map(|name| make(namespace, name, &[]).expect("it is new"));
+    for chunk in 0..CHUNKS {
+        for piece in 0..PIECES {
+            let at = (chunk * PIECES + piece) * 128;
+            for ino in inos {
+                namespace.write(ino, at, &at.to_le_bytes(), false, false).expect("there is room");
+            }
+        }
+        namespace.sync().expect("it syncs");
+    }
+    namespace.checkpoint().expect("it works");
+    (machine, pool, inos)
+}
+
+/// The log is filled nearly to where a checkpoint begins; then disks hang, and a checkpoint takes as
+/// long as they are waited for.
+fn fill_log_and_hang(machine: &SimMachine, pool: &OpenPool) {
+    let namespace = &pool.namespace;
+    let other = make(namespace, "other", &[]).expect("it is new");
+    while pool.journal.as_ref().expect("it is open").fill_percent() < 46 {
+        namespace.write(other, 0, &content(9, 200 << 10), false, false).expect("there is room");
+        namespace.fsync(other).expect("it syncs");
+    }
+    machine.disks[1].set_hang(true);
+    machine.disks[2].set_hang(true);
+}
+
+/// [R10, I5] Moving extents goes into the log like all else: it waits for the checkpoint that makes room
+/// there, however late that is.
+#[test]
+fn r10_moving_leaves_the_log_to_those_who_empty_it() {
+    let (machine, pool, [kept, gone]) = many_extents(3);
+    let namespace = &pool.namespace;
+    remove(namespace, "gone", gone);
+    machine.world.run_for(Duration::from_secs(12));
+    namespace.sync().expect("it syncs");
+    namespace.checkpoint().expect("it works");
+    let begun = namespace.begin_compaction(&objects(namespace), 5).expect("it begins");
+    let mut compaction = begun.expect("half is dead");
+    fill_log_and_hang(&machine, &pool);
+    let mut steps = 0;
+    while !namespace.go_on(&mut compaction).expect("it moves") {
+        machine.world.run_for(Duration::from_millis(5));
+        steps += 1;
+        assert!(steps < 20_000, "it never ends");
+    }
+    namespace.end_compaction(compaction).expect("it ends");
+    namespace.sync().expect("the log works");
+    let mut found = Vec::new();
+    for piece in (0..CHUNKS * PIECES).step_by(97) {
+        found.clear();
+        namespace.read(kept, piece * 128, 8, &mut found).expect("it reads");
+        assert_eq!(found, (piece * 128).to_le_bytes());
+    }
+    machine.disks[1].set_hang(false);
+    machine.disks[2].set_hang(false);
+    pool.close().expect("it closes");
+}
+
+/// [R10] Whoever fills the log: flushing starts when half of it is full.
+#[test]
+fn r10_a_checkpoint_begins_when_half_of_the_log_is_full() {
+    let machine = pool_of(9, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let pool = machine.open(by_hand()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let ino = make(namespace, "file", &[]).expect("it is new");
+    let journal = pool.journal.as_ref().expect("it is open");
+    while journal.fill_percent() < 50 {
+        namespace.write(ino, 0, &content(9, 200 << 10), false, false).expect("there is room");
+        namespace.fsync(ino).expect("it syncs");
+    }
+    machine.world.run_for(Duration::from_secs(2));
+    assert!(journal.fill_percent() < 10, "{} % are full", journal.fill_percent());
     pool.close().expect("it closes");
 }
