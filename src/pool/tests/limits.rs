@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reclaim::{USER, by_hand, read, survey};
+use super::reclaim::{USER, by_hand, finish, read, survey};
 use crate::base::{Ino, MIB, ObjectId, Random};
 use crate::format::Redundancy;
 use crate::namespace::{FileKind, Namespace, NamespaceError, NewInode};
@@ -36,6 +36,37 @@ fn remove(namespace: &Namespace, name: &str, ino: Ino) {
 
 fn objects(namespace: &Namespace) -> Vec<ObjectId> {
     survey(namespace).iter().map(|(object, _)| *object).collect()
+}
+
+/// Small files are aligned in their object: that is not room that could be had.
+#[test]
+fn what_cannot_be_packed_any_denser_is_left_alone() {
+    for bytes in [41, 700, 5000] {
+        let machine = pool_of(1, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+        let pool = machine.open(by_hand()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        for file in 0..1500 {
+            make(namespace, &format!("f{file}"), &content(file, bytes)).expect("there is room");
+            if file % 100 == 99 {
+                namespace.sync().expect("it syncs");
+            }
+        }
+        namespace.sync().expect("it syncs");
+        let begun = namespace.begin_compaction(&objects(namespace), 5).expect("it begins");
+        finish(namespace, begun.expect("many small objects become few"));
+        let packed = objects(namespace);
+        let free = namespace.statfs().free_bytes;
+        for _ in 0..3 {
+            if let Some(again) =
+                namespace.begin_compaction(&objects(namespace), 5).expect("it looks")
+            {
+                finish(namespace, again);
+            }
+        }
+        let gained = namespace.statfs().free_bytes as i64 - free as i64;
+        assert_eq!(objects(namespace), packed, "{bytes} bytes each: copied, {gained} bytes gained");
+        pool.close().expect("it closes");
+    }
 }
 
 /// [R22] Free space in runs that no shard fits: nothing is accepted for it, and compaction makes
@@ -166,5 +197,107 @@ fn r10_a_checkpoint_begins_when_half_of_the_log_is_full() {
     }
     machine.world.run_for(Duration::from_secs(2));
     assert!(journal.fill_percent() < 10, "{} % are full", journal.fill_percent());
+    pool.close().expect("it closes");
+}
+
+/// Copies that go to splinters take what they free: a pass ends all the same, and says that it found
+/// nothing.
+#[test]
+fn a_pass_that_gains_nothing_ends() {
+    let machine = pool_of(7, &[256 * MIB; 2], Redundancy::Replica { copies: 2 });
+    let mut options = by_hand();
+    options.reclaim.victims_max = 64;
+    options.namespace.dirty_bytes_max = 8 * MIB;
+    let pool = machine.open(options).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let mut files = Vec::new();
+    for file in 0..4000 {
+        // 11 units: dense. 5 units: what the smallest shards of a large file take, too.
+        let size = if file % 2 == 0 { 40_900 } else { 16_300 };
+        match make(namespace, &format!("f{file}"), &content(file, size)) {
+            Ok(ino) => files.push((file, ino)),
+            Err(error) => panic!("{error}"),
+        }
+        namespace.sync().expect("it syncs");
+    }
+    let (kept, gone): (Vec<_>, Vec<_>) = files.into_iter().partition(|(file, _)| file % 2 == 0);
+    let large = make(namespace, "large", &[]).expect("it is new");
+    let block = vec![7; MIB as usize];
+    let mut written = 0;
+    while namespace.write(large, written, &block, false, false).is_ok() {
+        written += MIB;
+        namespace.sync().expect("it syncs");
+    }
+    for (file, ino) in gone {
+        remove(namespace, &format!("f{file}"), ino);
+    }
+    machine.world.run_for(Duration::from_secs(12));
+    namespace.sync().expect("it syncs");
+    let more = make(namespace, "more", &[]).expect("it is new");
+    let mut written = 0;
+    while namespace.write(more, written, &block[..64 << 10], false, false).is_ok() {
+        written += 64 << 10;
+        if written % MIB == 0 {
+            namespace.sync().unwrap_or_else(|error| {
+                panic!("{error} after {written}: {:?}", namespace.statfs())
+            });
+        }
+    }
+    for (file, ino) in kept {
+        assert!(read(namespace, ino) == content(file, 40_900), "file {file}");
+    }
+    pool.close().expect("it closes");
+}
+
+/// What cannot be packed any denser, or not be read, hides nothing that is sparse behind it.
+#[test]
+fn a_survey_goes_on_behind_what_gains_nothing() {
+    let machine = pool_of(8, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let mut options = by_hand();
+    options.reclaim.victims_max = 4;
+    options.namespace.dirty_bytes_max = 16 * MIB;
+    let pool = machine.open(options).expect("the pool opens");
+    let namespace = &pool.namespace;
+    // Ten objects of files of 5000 bytes, which take 8192; full of them.
+    for file in 0..7500 {
+        make(namespace, &format!("s{file}"), &content(file, 5000)).expect("there is room");
+    }
+    namespace.sync().expect("it syncs");
+    for _ in 0..3 {
+        if let Some(begun) = namespace.begin_compaction(&objects(namespace), 1).expect("it begins")
+        {
+            finish(namespace, begun);
+        }
+    }
+    let block = vec![7; MIB as usize];
+    let mut large = Vec::new();
+    'full: for file in 0.. {
+        let ino = make(namespace, &format!("l{file}"), &[]).expect("it is new");
+        large.push(ino);
+        for at in 0..16 {
+            if namespace.write(ino, at * MIB, &block, false, false).is_err() {
+                break 'full;
+            }
+        }
+    }
+    namespace.sync().expect("it syncs");
+    // A quarter of each large object dies: they are alive to 75 %, the small files' to 60.
+    let mut died = 0;
+    for &ino in &large {
+        for at in (0..16).step_by(4) {
+            let what = crate::namespace::Allocate::PunchHole;
+            namespace.allocate(ino, what, at * MIB, MIB, USER).expect("it works");
+            died += MIB;
+        }
+    }
+    namespace.sync().expect("it syncs");
+    let ino = make(namespace, "more", &[]).expect("it is new");
+    let mut written = 0;
+    while namespace.write(ino, written, &block, false, false).is_ok() {
+        written += MIB;
+    }
+    namespace.sync().expect("what was accepted is written");
+    let percent = written * 100 / died;
+    assert!(percent >= 80, "{percent} % of what died could be written again");
     pool.close().expect("it closes");
 }
