@@ -54,8 +54,6 @@ impl Default for ReclaimOptions {
 const VICTIMS_MAX: usize = 4096;
 /// Objects that are compacted together at most.
 const TOGETHER_MAX: usize = 256;
-/// Whoever wants room gets a pass of its own only if so much died since the last one.
-const WANTED_BYTES_MIN: u64 = MIB;
 /// Objects that are alive to more than this are never worth it, in percent.
 const WORTH_PERCENT_MAX: u64 = 90;
 /// Pause while a batch is on its way, or the open one is full.
@@ -178,7 +176,8 @@ impl Reclaim {
         };
         let died = room.died_bytes - surveyed;
         if room.wanted > self.answered {
-            return !self.thorough || died >= WANTED_BYTES_MIN;
+            // However little it is: it may be all that is asked for.
+            return !self.thorough || died > 0;
         }
         died >= step_bytes(room, &self.options)
     }

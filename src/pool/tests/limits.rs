@@ -200,6 +200,53 @@ fn r10_a_checkpoint_begins_when_half_of_the_log_is_full() {
     pool.close().expect("it closes");
 }
 
+/// [I7] What a user deletes on a full pool can be written again, however little it is.
+#[test]
+fn i7_a_little_that_was_deleted_can_be_written_again() {
+    let machine = pool_of(5, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let mut options = by_hand();
+    options.namespace.dirty_bytes_max = 16 * MIB;
+    let pool = machine.open(options).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let size = 48 << 10;
+    let mut files = Vec::new();
+    loop {
+        let file = files.len() as u64;
+        match make(namespace, &format!("f{file}"), &content(file, size)) {
+            Ok(ino) => files.push((file, ino)),
+            Err(error) => {
+                assert!(matches!(error, NamespaceError::NoSpace), "{error}");
+                break;
+            }
+        }
+    }
+    namespace.sync().expect("what was accepted is written");
+    // All that is to be had is taken.
+    let filler = make(namespace, "filler", &[]).expect("it is new");
+    let mut at = 0;
+    while namespace.write(filler, at, &[1; 4096], false, false).is_ok() {
+        at += 4096;
+        if at % (64 << 10) == 0 {
+            namespace.sync().expect("it syncs");
+        }
+    }
+    namespace.sync().expect("it syncs");
+    // Neighbours: they lie in one object.
+    for file in 400..418 {
+        remove(namespace, &format!("f{file}"), files[file as usize].1);
+    }
+    machine.world.run_for(Duration::from_secs(1));
+    let ino = make(namespace, "again", &[]).expect("it is new");
+    let again = (0..18).take_while(|&file| {
+        let bytes = content(file, size);
+        namespace.write(ino, file * size as u64, &bytes, false, false).is_ok()
+    });
+    let again = again.count();
+    assert!(again >= 6, "{again} of 18 fit again");
+    namespace.sync().expect("it syncs");
+    pool.close().expect("it closes");
+}
+
 /// Copies that go to splinters take what they free: a pass ends all the same, and says that it found
 /// nothing.
 #[test]
