@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::reclaim::{USER, by_hand, finish, read, survey};
-use crate::base::{Ino, MIB, ObjectId, Random};
+use super::reclaim::{USER, by_hand, crashed, finish, read, survey};
+use crate::base::{Clock, Ino, MIB, ObjectId, Random};
 use crate::format::Redundancy;
 use crate::namespace::{FileKind, Namespace, NamespaceError, NewInode};
 use crate::pool::open::OpenPool;
@@ -200,6 +200,60 @@ fn r10_a_checkpoint_begins_when_half_of_the_log_is_full() {
     pool.close().expect("it closes");
 }
 
+/// Three in four files of objects of all sizes go; what is left moves, whatever the pool is made of.
+#[test]
+fn pools_of_every_kind_are_compacted() {
+    let ec = |data, parity| Redundancy::Erasure { data, parity };
+    let replica = |copies| Redundancy::Replica { copies };
+    let small = 256 * MIB;
+    let kinds: [(&[u64], Redundancy); 6] = [
+        (&[small; 1], replica(1)),
+        (&[small; 2], replica(2)),
+        (&[small, small, 2 * small], replica(3)),
+        (&[small, small, small, 3 * small], ec(2, 1)),
+        (&[small; 6], ec(3, 2)),
+        (&[small; 11], ec(8, 3)),
+    ];
+    for (seed, (disks, redundancy)) in kinds.into_iter().enumerate() {
+        let machine = pool_of(seed as u64, disks, redundancy);
+        let pool = machine.open(by_hand()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        let size = |file: u64| [1, 300, 5000, 70_000, 400_000][file as usize % 5] as usize;
+        let mut made = Vec::new();
+        for file in 0..200 {
+            let ino = make(namespace, &format!("f{file}"), &content(file, size(file)));
+            made.push((file, ino.expect("there is room")));
+            if file % 23 == 0 {
+                namespace.sync().expect("it syncs");
+            }
+        }
+        namespace.sync().expect("it syncs");
+        let (kept, gone): (Vec<_>, Vec<_>) = made.into_iter().partition(|(file, _)| file % 4 == 1);
+        for (file, ino) in gone {
+            remove(namespace, &format!("f{file}"), ino);
+        }
+        machine.world.run_for(Duration::from_secs(12));
+        namespace.sync().expect("it syncs");
+        let victims = objects(namespace);
+        let begun = namespace.begin_compaction(&victims, 5).expect("it begins");
+        finish(namespace, begun.expect("most is dead"));
+        let left = objects(namespace);
+        assert!(left.iter().all(|object| !victims.contains(object)), "{redundancy:?}");
+        check(namespace, &kept, size);
+        pool.close().expect("it closes");
+        let pool = machine.open(by_hand()).expect("it opens again");
+        assert_eq!(pool.replayed, 0, "{redundancy:?}");
+        check(&pool.namespace, &kept, size);
+        pool.close().expect("it closes");
+    }
+}
+
+fn check(namespace: &Namespace, kept: &[(u64, Ino)], size: impl Fn(u64) -> usize) {
+    for &(file, ino) in kept {
+        assert!(read(namespace, ino) == content(file, size(file)), "file {file}");
+    }
+}
+
 /// [I7] What a user deletes on a full pool can be written again, however little it is.
 #[test]
 fn i7_a_little_that_was_deleted_can_be_written_again() {
@@ -245,6 +299,108 @@ fn i7_a_little_that_was_deleted_can_be_written_again() {
     assert!(again >= 6, "{again} of 18 fit again");
     namespace.sync().expect("it syncs");
     pool.close().expect("it closes");
+}
+
+/// A write over many small extents is cut in several transactions; power goes out between them.
+#[test]
+fn what_was_durable_outlives_a_cut_in_several_transactions() {
+    let machine = pool_of(6, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let pool = machine.open(by_hand()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let ino = make(namespace, "file", &[]).expect("it is new");
+    // Backwards and in two goes: no two neighbours are in one extent.
+    const BLOCKS: u64 = 4000;
+    for half in 0..2 {
+        for block in (0..BLOCKS / 2).rev() {
+            let at = (2 * block + half) * 512;
+            namespace.write(ino, at, &[1; 512], false, false).expect("there is room");
+        }
+        namespace.sync().expect("it syncs");
+    }
+    namespace.checkpoint().expect("it works");
+    let bytes = vec![2; (BLOCKS * 512) as usize];
+    for (at, part) in bytes.chunks(1 << 20).enumerate() {
+        namespace.write(ino, (at << 20) as u64, part, false, false).expect("there is room");
+    }
+    let mut crashes = Vec::new();
+    let other = make(namespace, "other", &[]).expect("it is new");
+    let begun = namespace.begin_compaction(&objects(namespace), 0).expect("it begins");
+    let mut compaction = begun.expect("there are gaps");
+    let mut moving = true;
+    let between = || {
+        if moving {
+            moving = !namespace.go_on(&mut compaction).expect("it moves");
+        }
+        namespace.write(other, 0, &[1], false, false).expect("there is room");
+        namespace.fsync(other).expect("it syncs");
+        crashes.push(crashed(&machine, 1));
+        true
+    };
+    namespace.with_steps_of_a_flush(|| {}, || {}, between);
+    assert!(crashes.len() > 2, "the cut took several transactions");
+    finish(namespace, compaction);
+    assert!(read(namespace, ino).iter().all(|&byte| byte == 2), "what was written is read");
+    for (number, machine) in crashes.into_iter().enumerate() {
+        let pool = machine.open(by_hand()).expect("it opens after a crash");
+        let found = read(&pool.namespace, ino_of_name(&pool, b"file"));
+        assert_eq!(found.len() as u64, BLOCKS * 512);
+        let lost = found.iter().filter(|&&byte| byte == 0).count();
+        assert_eq!(lost, 0, "crash {number}: {lost} bytes are neither old nor new");
+        machine.world.clear();
+        drop(pool);
+    }
+    machine.world.clear();
+    drop(pool);
+}
+
+fn ino_of_name(pool: &OpenPool, name: &[u8]) -> Ino {
+    pool.namespace.lookup(Ino::ROOT, name).expect("it is there").ino
+}
+
+/// [I5] Disks die while it copies and while it moves.
+#[test]
+fn i5_disks_that_die_meanwhile_are_an_inconvenience() {
+    for seed in 0..6u64 {
+        let machine =
+            pool_of(30 + seed, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+        let pool = machine.open(by_hand()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        let size = |_| 48 << 10;
+        let mut made = Vec::new();
+        for file in 0..240 {
+            let ino = make(namespace, &format!("f{file}"), &content(file, size(file)));
+            made.push((file, ino.expect("there is room")));
+        }
+        namespace.sync().expect("it syncs");
+        let (kept, gone): (Vec<_>, Vec<_>) = made.into_iter().partition(|(file, _)| file % 3 == 0);
+        for (file, ino) in gone {
+            remove(namespace, &format!("f{file}"), ino);
+        }
+        machine.world.run_for(Duration::from_secs(12));
+        namespace.sync().expect("it syncs");
+        let victims = objects(namespace);
+        let die = |at: u64| machine.disks[((seed + at) % 6) as usize].detach();
+        if seed % 2 == 0 {
+            die(0);
+        } else {
+            let disk = machine.disks[(seed % 6) as usize].clone();
+            machine.world.schedule(
+                machine.world.now() + Duration::from_millis(3 * seed),
+                Box::new(move || disk.detach()),
+            );
+        }
+        let begun = namespace.begin_compaction(&victims, 10);
+        let Ok(Some(compaction)) = begun else { panic!("{seed}: {:?}", begun.err()) };
+        die(3);
+        finish(namespace, compaction);
+        check(namespace, &kept, size);
+        let left = objects(namespace);
+        assert!(left.iter().all(|object| !victims.contains(object)), "seed {seed}");
+        pool.close().expect("it closes");
+        let pool = machine.open(by_hand()).expect("it opens again");
+        check(&pool.namespace, &kept, size);
+        pool.close().expect("it closes");
+    }
 }
 
 /// Copies that go to splinters take what they free: a pass ends all the same, and says that it found
