@@ -15,6 +15,7 @@ use super::core::{Core, FrozenSpace};
 use super::open_batch::OpenBatch;
 #[cfg(feature = "canary")]
 use crate::base::canary::{self, Bug};
+use crate::base::limits::JOURNAL_FLUSH_PERCENT;
 use crate::base::sync::Arc;
 use crate::base::{Event, Lsn, Pace, Task};
 use crate::fleet::{FleetError, Report};
@@ -116,7 +117,9 @@ impl Core {
             }
         }
         self.committed.notify();
-        if sealed.frozen {
+        let full =
+            (self.journal()).is_some_and(|journal| journal.fill_percent() >= JOURNAL_FLUSH_PERCENT);
+        if sealed.frozen || full {
             self.checkpoint_event.notify();
         }
         Ok(())

@@ -19,7 +19,7 @@ use super::core::Core;
 use super::cut::EXTENTS_PER_TRANSACTION;
 use super::error::NamespaceError;
 use super::overlay::Bytes;
-use super::pack::{Packed, Part};
+use super::pack::{Packed, Packer, Part};
 use super::read::{IndexLists, Located};
 use super::tx::{Attempt, Effect, Tx, damaged, decode};
 use super::written::Written;
@@ -29,7 +29,7 @@ use crate::base::sync::Arc;
 use crate::base::{Event, Ino, Lsn, MIB, ObjectId, UNIT_BYTES};
 use crate::fleet::FleetError;
 use crate::fleet::disk::Class;
-use crate::format::{Key, KeyView, ObjectRecord, PIECE_BYTES, Piece, decode_pieces};
+use crate::format::{Key, KeyView, ObjectRecord, Piece, decode_pieces};
 
 /// Objects of one page of the survey.
 const SURVEY_OBJECTS: usize = 1024;
@@ -181,10 +181,12 @@ impl super::Namespace {
         self.core.begin_compaction(victims, gain_percent)
     }
 
-    /// One transaction of step 3. False if there is more to do; it looks for room in the open batch, and
-    /// does nothing while there is none.
+    /// One transaction of step 3. False if there is more to do; it looks for room in the open batch, in
+    /// the index, and in users' part of the log [R10], and does nothing while there is none: nobody waits
+    /// for it but users, and what it logs has no bound.
     pub fn go_on(&self, compaction: &mut Compaction) -> Result<bool, NamespaceError> {
-        if !self.core.has_background_room() {
+        if !self.core.has_room() {
+            self.core.checkpoint_event.notify();
             return Ok(false);
         }
         let share = (self.core.share_bytes() / BYTES_PER_EXTENT) as usize;
@@ -243,7 +245,7 @@ impl Core {
         gain_percent: u64,
     ) -> Result<Option<Compaction>, NamespaceError> {
         let begun = self.copy_live(victims, gain_percent);
-        if begun.is_err() {
+        if !matches!(begun, Ok(Some(_))) {
             // What was written is not named, and never will be.
             self.free_spent()?;
         }
@@ -274,12 +276,12 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-        let parts = in_order(self.read_sources(&pinned, &mut sources)?);
         let before: u64 = pinned.iter().map(|victim| disk_bytes(&victim.record)).sum();
-        let after = self.disk_bytes_of(&parts);
-        if after > 0 && after + before * gain_percent / 100 > before {
+        let gains = |after| after == 0 || after + before * gain_percent / 100 <= before;
+        if !gains(self.disk_bytes_of(&sources)) {
             return Ok(None);
         }
+        let parts = in_order(self.read_sources(&pinned, &mut sources)?);
         let mut compaction = Compaction {
             moves: Vec::new(),
             written: Vec::new(),
@@ -291,19 +293,35 @@ impl Core {
             compaction.note(packed, &object, &sources);
             compaction.written.push(object);
         })?;
-        Ok(Some(compaction))
+        // Where free space is in splinters, headers take what was to be gained: no pass would ever end.
+        let copies = compaction.written.iter();
+        let after = copies.map(|copy| disk_bytes(copy.record())).sum();
+        Ok(gains(after).then_some(compaction))
     }
 
-    /// Bytes on all disks together that these parts will take.
-    fn disk_bytes_of(&self, parts: &[Part]) -> u64 {
-        let bytes: u64 = parts.iter().map(|part| part.length + PIECE_BYTES as u64).sum();
-        let capacity = self.object_capacity();
-        let on_disks = |bytes: u64| {
-            let (redundancy, shard_bytes) = self.objects.geometry_for(bytes, SHARD_BYTES);
-            redundancy.shards() as u64 * (u64::from(shard_bytes) + UNIT_BYTES)
-        };
-        let rest = bytes % capacity;
-        bytes / capacity * on_disks(capacity) + if rest > 0 { on_disks(rest) } else { 0 }
+    /// Bytes on all disks together that these will take: packed as they will be, since what small files
+    /// lose to alignment is not room that could be had.
+    fn disk_bytes_of(&self, sources: &[Source]) -> u64 {
+        let nothing = Arc::new(Vec::new());
+        let parts = sources.iter().map(|source| {
+            let Source { ino, offset, length, .. } = *source;
+            let bytes = Bytes { vector: nothing.clone(), start: 0 };
+            Part { owner: 0, ino, offset, bytes, length }
+        });
+        let parts = in_order(parts.collect());
+        let mut packer = Packer::new(parts.into_iter(), self.object_capacity());
+        let mut bytes = 0;
+        loop {
+            let group = packer.next_group();
+            if group.is_empty() {
+                return bytes;
+            }
+            for packed in &group {
+                let (redundancy, shard_bytes) =
+                    self.objects.geometry_for(packed.object_bytes(), SHARD_BYTES);
+                bytes += redundancy.shards() as u64 * (u64::from(shard_bytes) + UNIT_BYTES);
+            }
+        }
     }
 
     /// Step 1 for one victim.

@@ -12,7 +12,7 @@ use crate::base::units::round_up;
 use crate::base::{Ino, MIB, UNIT_BYTES};
 use crate::fleet::WriteObject;
 use crate::fleet::disk::Class;
-use crate::fleet::space::ReserveLevel;
+use crate::fleet::space::{RUN_UNITS_LEAST, ReserveLevel};
 use crate::format::{ObjectKind, PIECE_BYTES, Piece};
 
 /// Objects written together: their shards are in flight at once, and one flush a disk covers all.
@@ -20,6 +20,11 @@ pub(super) const OBJECTS_AT_ONCE: usize = 4;
 /// The smallest shards that full objects are split into for want of longer runs. A header unit each: a
 /// fifth of what they take.
 const SHARD_BYTES_LEAST: u64 = 16 << 10;
+
+const _: () = assert!(
+    SHARD_BYTES_LEAST + UNIT_BYTES == RUN_UNITS_LEAST.bytes(),
+    "R22: what is promised can be placed"
+);
 
 /// A part of an object: bytes of one file that lie together.
 pub(super) struct Part {

@@ -17,7 +17,7 @@ const SETTLE_ROUNDS: u32 = 4;
 impl Core {
     /// Bytes of files that can still be written at the pool's redundancy, reserves taken off.
     pub(super) fn room_bytes(&self) -> u64 {
-        self.usable(|room| room.free_for(ReserveLevel::User).bytes())
+        self.usable(|room| room.placeable_for(ReserveLevel::User).bytes())
     }
 
     /// Dirty bytes at which writers wait. However badly they can be placed, they fit the reserve: a
@@ -78,7 +78,7 @@ impl Core {
     pub(super) fn statfs(&self) -> Statfs {
         let total = self.usable(|room| room.total.bytes());
         let free = self.usable(|room| room.free.bytes());
-        let available = self.usable(|room| room.free_for(ReserveLevel::User).bytes());
+        let available = self.usable(|room| room.placeable_for(ReserveLevel::User).bytes());
         let (dirty, inodes) = {
             let state = self.state.lock();
             (state.dirty_bytes, state.inode_count)

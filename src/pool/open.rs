@@ -183,7 +183,7 @@ pub struct OpenPool {
     pub replayed: usize,
     /// Batches that had been acknowledged and are on no disk at hand [I6].
     pub gaps: Vec<RangeInclusive<u64>>,
-    journal: Option<Arc<Journal>>,
+    pub(super) journal: Option<Arc<Journal>>,
     labels: Arc<PoolLabels>,
     tasks: Arc<dyn TaskHost>,
 }

@@ -28,6 +28,7 @@ mod files;
 mod holes;
 mod hostile;
 mod interrupted;
+mod limits;
 mod lives;
 mod long_cuts;
 mod pauses;

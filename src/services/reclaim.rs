@@ -31,6 +31,8 @@ pub struct ReclaimOptions {
     pub look: Duration,
     /// Between reading and moving; users are faster then.
     pub pause: Duration,
+    /// Objects that a survey remembers at most, sparsest first.
+    pub victims_max: usize,
 }
 
 impl Default for ReclaimOptions {
@@ -43,16 +45,15 @@ impl Default for ReclaimOptions {
             worth_percent_min: 12,
             look,
             pause,
+            victims_max: VICTIMS_MAX,
         }
     }
 }
 
-/// Objects that a survey remembers at most, sparsest first.
+/// Objects that a survey remembers at most, by default.
 const VICTIMS_MAX: usize = 4096;
 /// Objects that are compacted together at most.
 const TOGETHER_MAX: usize = 256;
-/// Whoever wants room gets a pass of its own only if so much died since the last one.
-const WANTED_BYTES_MIN: u64 = MIB;
 /// Objects that are alive to more than this are never worth it, in percent.
 const WORTH_PERCENT_MAX: u64 = 90;
 /// Pause while a batch is on its way, or the open one is full.
@@ -90,6 +91,8 @@ struct Pass {
     wanted: u64,
     /// There were more objects worth it than were remembered.
     truncated: bool,
+    /// The densest of those that were: a survey that goes further begins behind it.
+    seen: Option<Victim>,
     objects: usize,
     moved_bytes: u64,
 }
@@ -173,7 +176,8 @@ impl Reclaim {
         };
         let died = room.died_bytes - surveyed;
         if room.wanted > self.answered {
-            return !self.thorough || died >= WANTED_BYTES_MIN;
+            // However little it is: it may be all that is asked for.
+            return !self.thorough || died > 0;
         }
         died >= step_bytes(room, &self.options)
     }
@@ -206,17 +210,22 @@ impl Reclaim {
         for ObjectUse { object, live_bytes, disk_bytes } in page {
             let needed = self.namespace.disk_bytes(live_bytes);
             let alive = needed.saturating_mul(1000) / disk_bytes.max(1);
-            if alive <= WORTH_PERCENT_MAX * 10 {
-                victims.push(Victim { alive, object, live_bytes });
+            let victim = Victim { alive, object, live_bytes };
+            let seen = self.pass.seen.is_some_and(|seen| victim <= seen);
+            if alive <= WORTH_PERCENT_MAX * 10 && !seen {
+                victims.push(victim);
             }
-            if victims.len() > VICTIMS_MAX {
+            if victims.len() > self.options.victims_max {
                 victims.pop();
                 self.pass.truncated = true;
             }
         }
         self.phase = match next {
             Some(next) => Phase::Surveying(next, victims),
-            None => Phase::Choosing(victims.into_sorted_vec().into()),
+            None => {
+                self.pass.seen = victims.peek().copied().or(self.pass.seen);
+                Phase::Choosing(victims.into_sorted_vec().into())
+            }
         };
         Ok(Pace::Again)
     }
@@ -229,30 +238,44 @@ impl Reclaim {
     ) -> Result<Pace, NamespaceError> {
         let worth = worth(room, room.wanted > self.answered, &self.options);
         let chosen = choose(&mut victims, worth, self.namespace.compaction_bytes());
-        let begun = if chosen.is_empty() {
-            None
-        } else {
-            self.namespace.begin_compaction(&chosen, (100 - worth) / 2)?
-        };
-        match begun {
+        if chosen.is_empty() {
+            return Ok(self.go_further(&victims).unwrap_or_else(|| self.end_pass(worth)));
+        }
+        match self.namespace.begin_compaction(&chosen, (100 - worth) / 2)? {
             Some(compaction) => {
                 self.phase = Phase::Moving(victims, compaction);
                 let moves_now = self.options.pause.is_zero();
                 Ok(if moves_now { Pace::Again } else { self.pause(self.options.pause) })
             }
-            None => Ok(self.end_pass(worth)),
+            None => {
+                // As dense as its small files can be packed; the next ones may be sparse all the same.
+                self.phase = Phase::Choosing(victims);
+                Ok(Pace::Again)
+            }
         }
     }
 
+    /// None of those remembered was worth it, and there are others behind them: the survey again, from
+    /// the densest of these on.
+    fn go_further(&mut self, left: &VecDeque<Victim>) -> Option<Pace> {
+        let more = self.pass.truncated && self.pass.objects == 0 && left.is_empty();
+        more.then(|| {
+            self.pass.truncated = false;
+            self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
+            Pace::Again
+        })
+    }
+
     fn end_pass(&mut self, worth: u64) -> Pace {
-        let Pass { died_bytes, wanted, truncated, objects, moved_bytes } = self.pass;
+        let Pass { died_bytes, wanted, objects, moved_bytes, .. } = self.pass;
+        let more = self.pass.truncated && objects > 0;
         self.phase = Phase::Resting;
         self.surveyed = Some(died_bytes);
-        self.thorough = worth >= WORTH_PERCENT_MAX && (objects == 0 || !truncated);
+        self.thorough = worth >= WORTH_PERCENT_MAX && !more;
         if objects > 0 {
             log::info!("reclaim: {objects} sparse objects freed, {} MiB moved", moved_bytes / MIB);
         }
-        if truncated && objects > 0 {
+        if more {
             // There is more where that came from.
             self.surveyed = None;
         } else if self.thorough {

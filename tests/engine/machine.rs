@@ -158,6 +158,7 @@ impl SimPool {
             worth_percent_min: 90,
             look: Duration::from_millis(300),
             pause: Duration::from_millis(6000),
+            ..ReclaimOptions::default()
         };
         options.index.memtable_bytes = 64 * KIB;
         options.index.table_bytes = 64 * KIB as u32;

@@ -17,7 +17,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::runs::{Run, Runs};
-use super::{SizeClass, Stream};
+use super::{RUN_UNITS_LEAST, SizeClass, Stream};
 use crate::base::{DiskIndex, Units};
 use crate::format::{GroupState, space_snapshot};
 
@@ -55,10 +55,12 @@ pub(super) struct DiskSpace {
     /// A size known not to fit anywhere, until something is freed; and one where tables' room is left.
     no_fit_anywhere: u64,
     no_fit_beside_tables: u64,
-    /// Groups that serve tables.
-    table_groups: u32,
+    /// Free units of the groups that serve tables.
+    table_units: u64,
     holds: HashMap<u64, Hold>,
     free_units: u64,
+    /// Those of them in runs too short for a shard of a large file.
+    short_units: u64,
     used_units: u64,
     /// Groups whose used units changed since the last snapshot that took effect.
     dirty: BTreeSet<u32>,
@@ -71,6 +73,8 @@ impl DiskSpace {
     pub(super) fn new(units: Units, group_units: Units) -> DiskSpace {
         assert!(group_units.0 > 0 && group_units.0 <= u64::from(u32::MAX), "groups are 32-bit");
         assert!(units.0.div_ceil(group_units.0) <= u64::from(u32::MAX), "group numbers are 32-bit");
+        // Only the last group may be that small.
+        let last = Runs::whole((units.0 % group_units.0) as u32);
         DiskSpace {
             units: units.0,
             group_units: group_units.0 as u32,
@@ -80,9 +84,10 @@ impl DiskSpace {
             no_fit: [u64::MAX; SizeClass::COUNT],
             no_fit_anywhere: u64::MAX,
             no_fit_beside_tables: u64::MAX,
-            table_groups: 0,
+            table_units: 0,
             holds: HashMap::new(),
             free_units: units.0,
+            short_units: short(&last),
             used_units: 0,
             dirty: BTreeSet::new(),
             in_snapshot: BTreeMap::new(),
@@ -95,6 +100,10 @@ impl DiskSpace {
 
     pub(super) fn free_units(&self) -> u64 {
         self.free_units
+    }
+
+    pub(super) fn short_units(&self) -> u64 {
+        self.short_units
     }
 
     pub(super) fn used_units(&self) -> u64 {
@@ -140,11 +149,14 @@ impl DiskSpace {
         Some(start)
     }
 
-    /// [R22] Groups that are wholly free or serve tables: so many are kept from data, which would else
-    /// cut the last long runs to pieces, and no checkpoint could be written any more.
+    /// [R22] What is free in groups that are wholly free or serve tables: so many groups' worth is kept
+    /// from data, which would else cut the last long runs to pieces, and no checkpoint could be written
+    /// any more.
     fn has_tables_room(&self) -> bool {
-        let free = self.group_count() - self.groups.len() as u32;
-        free + self.table_groups > (self.group_count() / TABLES_SHARE).max(1)
+        let free = u64::from(self.group_count() - self.groups.len() as u32);
+        let kept = u64::from((self.group_count() / TABLES_SHARE).max(1));
+        let group_units = u64::from(self.group_units);
+        free * group_units + self.table_units > kept * group_units
     }
 
     /// As `find`, but leaves the tables their room.
@@ -283,13 +295,18 @@ impl DiskSpace {
         for (index, run) in self.pieces(start, units) {
             let whole = self.units_of(index);
             let no_fit = &mut self.no_fit;
-            let table_groups = &mut self.table_groups;
+            let table_units = &mut self.table_units;
             let group = self.groups.entry(index).or_insert_with(|| {
-                *table_groups += u32::from(class == SizeClass::Table);
+                *table_units += u64::from(if class == SizeClass::Table { whole } else { 0 });
                 no_fit[class.index()] = u64::MAX;
                 Group { class, free: Runs::whole(whole) }
             });
+            self.short_units -= short(&group.free);
             group.free.remove(run.start, run.length);
+            if group.class == SizeClass::Table {
+                self.table_units -= u64::from(run.length);
+            }
+            self.short_units += short(&group.free);
             let (label, empty) = (group.class.index(), group.free.is_empty());
             if empty {
                 self.open[label].remove(&index);
@@ -304,10 +321,17 @@ impl DiskSpace {
         for (index, run) in self.pieces(start, units) {
             let whole = self.units_of(index);
             let group = self.groups.get_mut(&index).expect("a group with used units is kept");
+            self.short_units -= short(&group.free);
             group.free.insert(run.start, run.length);
+            if group.class == SizeClass::Table {
+                self.table_units += u64::from(run.length);
+            }
+            self.short_units += short(&group.free);
             let label = group.class.index();
             if group.free.contains(0, whole) {
-                self.table_groups -= u32::from(group.class == SizeClass::Table);
+                if group.class == SizeClass::Table {
+                    self.table_units -= u64::from(whole);
+                }
                 self.groups.remove(&index);
                 self.open[label].remove(&index);
             } else {
@@ -559,10 +583,15 @@ impl DiskSpace {
             }
             free.remove(start, units);
         }
-        if let Some(old) = self.groups.remove(&saved.group) {
+        let old = self.groups.remove(&saved.group);
+        self.short_units += short(&free);
+        self.short_units -= short(old.as_ref().map_or(&Runs::whole(whole), |old| &old.free));
+        if let Some(old) = old {
             let used: u64 = sum(&old.free.complement(whole));
             self.open[old.class.index()].remove(&saved.group);
-            self.table_groups -= u32::from(old.class == SizeClass::Table);
+            if old.class == SizeClass::Table {
+                self.table_units -= sum(&old.free);
+            }
             self.used_units -= used;
             self.free_units += used;
         }
@@ -572,7 +601,9 @@ impl DiskSpace {
             if !free.is_empty() {
                 self.open[class.index()].insert(saved.group);
             }
-            self.table_groups += u32::from(class == SizeClass::Table);
+            if class == SizeClass::Table {
+                self.table_units += sum(&free);
+            }
             self.groups.insert(saved.group, Group { class, free });
             self.used_units += used;
             self.free_units -= used;
@@ -595,8 +626,12 @@ impl DiskSpace {
             }
         }
         assert_eq!(free, self.free_units);
+        let last = self.group_count() - 1;
+        let last = (!self.groups.contains_key(&last)).then(|| Runs::whole(self.units_of(last)));
+        let runs = self.groups.values().map(|group| &group.free).chain(last.as_ref());
+        assert_eq!(runs.map(short).sum::<u64>(), self.short_units);
         let tables = self.groups.values().filter(|group| group.class == SizeClass::Table);
-        assert_eq!(tables.count(), self.table_groups as usize);
+        assert_eq!(tables.map(|group| sum(&group.free)).sum::<u64>(), self.table_units);
         let held: u64 = self.holds.values().filter(|hold| !hold.used).map(|hold| hold.units).sum();
         assert_eq!(self.units, self.free_units + self.used_units + held);
         assert!(self.holds.values().all(|hold| hold.count > 0));
@@ -605,4 +640,9 @@ impl DiskSpace {
 
 fn sum(runs: &Runs) -> u64 {
     runs.as_slice().iter().map(|run| u64::from(run.length)).sum()
+}
+
+fn short(runs: &Runs) -> u64 {
+    let runs = runs.as_slice().iter().map(|run| u64::from(run.length));
+    runs.filter(|&length| length < RUN_UNITS_LEAST.0).sum()
 }

@@ -34,6 +34,10 @@ pub const RECLAIM_RESERVE_PERCENT: u64 = 8;
 /// Share of a disk that only repair may take, in percent [R22].
 pub const REPAIR_RESERVE_PERCENT: u64 = 2;
 
+/// The shortest run that a shard of a large file fits, header included. What is free in shorter ones
+/// serves small objects, and is promised to nobody.
+pub const RUN_UNITS_LEAST: Units = Units(5);
+
 /// What dies together is kept together: a group serves one class.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
@@ -109,6 +113,8 @@ pub enum ReserveLevel {
 pub struct DiskRoom {
     /// Allocatable units, reserves included.
     pub free: Units,
+    /// Those of them in runs shorter than [`RUN_UNITS_LEAST`].
+    pub short: Units,
     /// Units of committed objects.
     pub used: Units,
     /// Units of the data area.
@@ -124,6 +130,11 @@ impl DiskRoom {
             ReserveLevel::Repair => 0,
         };
         Units(self.free.0.saturating_sub((self.total.0 * percent).div_ceil(100)))
+    }
+
+    /// Those of them that data can be promised, whatever its size.
+    pub fn placeable_for(&self, level: ReserveLevel) -> Units {
+        Units(self.free_for(level).0.saturating_sub(self.short.0))
     }
 }
 
@@ -567,6 +578,7 @@ impl Drop for Pin {
 fn room_of(space: &DiskSpace) -> DiskRoom {
     DiskRoom {
         free: Units(space.free_units()),
+        short: Units(space.short_units()),
         used: Units(space.used_units()),
         total: Units(space.units()),
     }

@@ -370,6 +370,24 @@ fn r22_data_in_splinters_leaves_the_last_long_run_to_tables() {
     assert!(data.is_some(), "repair may take all");
 }
 
+/// Groups that tables have filled are no room for more of them.
+#[test]
+fn r22_room_is_kept_for_tables_beside_those_there_are() {
+    let space = space(6400, 100);
+    let table = |units| space.reserve(DISK, Units(units), Stream::Table, ReserveLevel::Reclaim);
+    let _tables = [table(100), table(100), table(100)];
+    let all = |units| {
+        let data = || space.reserve(DISK, units, Stream::Data, ReserveLevel::Reclaim);
+        std::iter::from_fn(data).collect::<Vec<_>>()
+    };
+    let large = all(Units(17)).into_iter();
+    let mut held: Vec<Reservation> = large.step_by(2).collect();
+    held.extend(all(Units(9)));
+    space.check_invariants();
+    assert!(space.free_units(DISK).0 > 1000, "there is room in splinters");
+    assert!(table(100).is_some());
+}
+
 #[test]
 fn r22_a_group_serves_one_size_class() {
     let space = space(65536 * 4, 65536);

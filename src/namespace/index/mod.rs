@@ -405,7 +405,6 @@ impl Index {
         );
         let record = self.store.write_table(bytes, meta.max_lsn, class);
         let record = record.inspect_err(|error| self.note_no_room(error))?;
-        self.grow_tables();
         let table = Arc::new(Table { record, meta });
         for (kind, offset, bytes) in warm {
             let part = open_part(&table, kind, offset, bytes)?;
@@ -426,6 +425,7 @@ impl Index {
         }
     }
 
+    /// Not while a merge runs: it would grow them to what does not fit, and be begun anew for ever.
     fn grow_tables(&self) {
         let bytes = self.table_bytes();
         let more = bytes.saturating_add(bytes / 8).min(self.options.table_bytes);
@@ -433,6 +433,7 @@ impl Index {
     }
 
     fn notify_installed(&self) {
+        self.grow_tables();
         self.changed.notify();
         self.work.notify();
     }

@@ -32,6 +32,8 @@ struct MemoryInner {
     smallest_background_read: Option<u32>,
     /// The next this many writes are refused.
     refuse_writes: u64,
+    /// So are tables above this, if any are.
+    longest_run: Option<usize>,
 }
 
 impl MemoryStore {
@@ -87,8 +89,8 @@ impl TableStore for MemoryStore {
     ) -> Result<ObjectRecord, FleetError> {
         assert!(bytes.len() <= crate::format::table::TABLE_BYTES_MAX as usize);
         let mut inner = self.inner.lock();
-        if inner.refuse_writes > 0 {
-            inner.refuse_writes -= 1;
+        if inner.refuse_writes > 0 || inner.longest_run.is_some_and(|run| bytes.len() > run) {
+            inner.refuse_writes = inner.refuse_writes.saturating_sub(1);
             return Err(FleetError::NoRoom { shards: COPIES.into(), bytes: bytes.len() as u64 });
         }
         inner.counter += 1;

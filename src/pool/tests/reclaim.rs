@@ -13,7 +13,7 @@ use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
-const USER: Caller = Caller { uid: 0, gid: 0 };
+pub(super) const USER: Caller = Caller { uid: 0, gid: 0 };
 const SMALL: usize = 48 << 10;
 
 fn machine(seed: u64, disk_bytes: u64) -> SimMachine {
@@ -23,7 +23,7 @@ fn machine(seed: u64, disk_bytes: u64) -> SimMachine {
 }
 
 /// Passes never begin by themselves.
-fn by_hand() -> OpenOptions {
+pub(super) fn by_hand() -> OpenOptions {
     let mut options = OpenOptions::default();
     options.reclaim.look = Duration::from_secs(1 << 30);
     options
@@ -56,14 +56,14 @@ fn remove(namespace: &Namespace, file: u64, ino: Ino) {
     namespace.forget(ino, 1);
 }
 
-fn read(namespace: &Namespace, ino: Ino) -> Vec<u8> {
+pub(super) fn read(namespace: &Namespace, ino: Ino) -> Vec<u8> {
     let mut bytes = Vec::new();
     namespace.read(ino, 0, u32::MAX, &mut bytes).expect("it reads");
     bytes
 }
 
 /// All objects of files and their live bytes.
-fn survey(namespace: &Namespace) -> Vec<(ObjectId, u64)> {
+pub(super) fn survey(namespace: &Namespace) -> Vec<(ObjectId, u64)> {
     let mut found = Vec::new();
     let mut from = Some(ObjectId(0));
     while let Some(at) = from {
@@ -74,7 +74,7 @@ fn survey(namespace: &Namespace) -> Vec<(ObjectId, u64)> {
     found
 }
 
-fn finish(namespace: &Namespace, mut compaction: Compaction) {
+pub(super) fn finish(namespace: &Namespace, mut compaction: Compaction) {
     while !namespace.go_on(&mut compaction).expect("it moves") {
         namespace.sync().expect("the batch commits");
     }
@@ -97,7 +97,7 @@ fn sparse(machine: &SimMachine, options: OpenOptions) -> (OpenPool, Vec<(u64, In
     (pool, kept)
 }
 
-fn crashed(machine: &SimMachine, seed: u64) -> SimMachine {
+pub(super) fn crashed(machine: &SimMachine, seed: u64) -> SimMachine {
     let mut random = Random::new(seed);
     let disks = machine.disks.iter().enumerate();
     let images: Vec<(usize, Image)> =

@@ -330,3 +330,28 @@ fn contradicting_tables_are_refused() {
     deep[0].level = 200;
     assert!(open(deep, 20).is_err());
 }
+
+/// [R22] A merge has many more tables than it takes until they have grown back to what does not fit.
+#[test]
+fn r22_a_merge_ends_where_only_small_tables_fit() {
+    let sizes = IndexOptions { table_bytes: 512 << 10, memtable_bytes: 16 << 20, ..tiny() };
+    let (store, index) = open(IndexOptions { block_bytes: 4 << 10, ..sizes });
+    store.inner.lock().longest_run = Some(200 << 10);
+    for round in 1..=3 {
+        put_all(&index, round, 0..6000, &[round as u8; 1000]);
+        assert!(index.freeze(Lsn(round)));
+        let mut flusher = Flusher::new(index.clone(), Arc::new(NoClock));
+        while flusher.run_step().unwrap() == Pace::Again {}
+    }
+    let mut compactor = Compactor::new(index.clone(), Arc::new(NoClock));
+    let mut refused = 0;
+    for _ in 0..2000 {
+        match compactor.run_step() {
+            Ok(Pace::Again) => {}
+            Ok(_) => break,
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(refused < 20, "begun anew {refused} times: {:?}", index.levels());
+    assert!(scan_all(&index, None, 500).unwrap().iter().all(|(_, value)| value == &[3; 1000]));
+}
