@@ -181,9 +181,10 @@ impl Key {
     }
 
     /// Takes bytes that are known to be in order with other keys, such as the end of a range. What
-    /// comes from a disk goes through [`KeyView::decode`].
+    /// comes from a disk goes through [`KeyView::decode`]. One byte more than a key has is what comes
+    /// right behind the longest one.
     pub fn from_bytes(bytes: &[u8]) -> Key {
-        assert!(bytes.len() <= KEY_BYTES_MAX, "keys are at most {KEY_BYTES_MAX} bytes long");
+        assert!(bytes.len() <= KEY_BYTES_MAX + 1, "keys are at most {KEY_BYTES_MAX} bytes long");
         Key(bytes.to_vec())
     }
 

@@ -11,8 +11,8 @@ use crate::fleet::{Members, Report, Reservation, ReserveLevel, Space, Stream};
 use crate::format::Redundancy;
 use crate::frontend::{CopyEnd, FileSystem, Handle};
 use crate::namespace::{
-    Allocate, Caller, FileKind, Namespace, NamespaceError, NewInode, Seek, SetAttr, SetTime,
-    XattrMode,
+    Allocate, Caller, DirEntry, FileKind, Namespace, NamespaceError, NewInode, Seek, SetAttr,
+    SetTime, XattrMode,
 };
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
@@ -147,6 +147,42 @@ fn r19_a_file_of_many_extents_is_deleted_by_a_cold_pool() {
     machine.world.run_for(Duration::from_secs(20));
     assert_eq!(pool.namespace.progress().inodes, 1, "the root is left");
     assert!(free_units(&pool) > free, "its space came back");
+    pool.close().expect("it closes");
+}
+
+/// Where a scan goes on after the longest of all keys was taken for too long a key; the daemon died of it.
+/// Found by ISOTHERM_SEED=117689524814124 of the engine's conformance.
+#[test]
+fn names_of_255_bytes_are_listed_and_looked_over_by_a_cold_pool() {
+    let machine = machine(18);
+    let pool = open(&machine, small_blocks());
+    let name = |number: u32| format!("{number:0255}").into_bytes();
+    let directory = NewInode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0 };
+    let made = pool.namespace.mknod(Ino::ROOT, b"directory", &directory, ROOT_USER);
+    let directory = made.expect("the name is new").ino;
+    for number in 0..200 {
+        let made = pool.namespace.mknod(directory, &name(number), &FILE, ROOT_USER);
+        pool.namespace.forget(made.expect("the name is new").ino, 1);
+    }
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    let namespace = &pool.namespace;
+    let handle = namespace.open(directory, false, ROOT_USER).expect("it is there");
+    let mut names = Vec::new();
+    let mut add = |entry: &DirEntry| {
+        names.push(entry.name.clone());
+        true
+    };
+    namespace.readdir(directory, handle, 0, &mut add).expect("it is listed");
+    names.sort();
+    assert_eq!(names[2..], (0..200).map(name).collect::<Vec<_>>(), "and . and ..");
+    namespace.release(handle).expect("it is open");
+    for number in 0..200 {
+        namespace.unlink(directory, &name(number)).expect("it is there");
+    }
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    pool.namespace.rmdir(Ino::ROOT, b"directory").expect("it is empty");
     pool.close().expect("it closes");
 }
 
