@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::server::ABOUT;
+use super::server::{ABOUT, WAITING};
 use super::status::PoolStatus;
 
 /// A pool whose daemon answers.
@@ -81,9 +81,16 @@ impl Client {
         }
     }
 
-    /// Begins to wait for the pool to be closed: before it is unmounted.
+    /// Begins to wait for the pool to be closed: before it is unmounted. Returns when the daemon knows
+    /// that it is waited for.
     pub fn wait(&self) -> io::Result<Pending> {
-        self.begin("wait", None)
+        let mut pending = self.begin("wait", Some(Duration::from_secs(10)))?;
+        let line = pending.line()?;
+        if line != WAITING {
+            return Err(io::Error::other(line));
+        }
+        pending.stream.get_ref().set_read_timeout(None)?;
+        Ok(pending)
     }
 
     fn begin(&self, request: &str, timeout: Option<Duration>) -> io::Result<Pending> {
@@ -91,20 +98,31 @@ impl Client {
         stream.set_read_timeout(timeout)?;
         stream.write_all(request.as_bytes())?;
         stream.write_all(b"\n")?;
-        Ok(Pending { stream })
+        Ok(Pending { stream: BufReader::new(stream) })
     }
 }
 
 /// A request whose answer is awaited.
 pub struct Pending {
-    stream: UnixStream,
+    stream: BufReader<UnixStream>,
 }
 
 impl Pending {
     /// The answer; an error if the daemon ended without one.
-    pub fn finish(self) -> io::Result<String> {
+    pub fn finish(mut self) -> io::Result<String> {
+        self.line()
+    }
+
+    /// The answer, if it is here already.
+    #[cfg(test)]
+    pub(super) fn told(mut self) -> io::Result<String> {
+        self.stream.get_ref().set_nonblocking(true)?;
+        self.line()
+    }
+
+    fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        BufReader::new(self.stream).read_line(&mut line)?;
+        self.stream.read_line(&mut line)?;
         if line.is_empty() {
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,

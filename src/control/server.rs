@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `status` | the status as JSON on one line |
 //! | `sync` | `ok`, once everything written before is durable [I1]; or `error: ...` |
-//! | `wait` | nothing until the pool is closed; then `clean` or `error: ...` |
+//! | `wait` | `waiting`; when the pool is closed a second line, `clean` or `error: ...` |
 //!
 //! Only the user who mounted (and root) may connect: the directory is theirs.
 
@@ -28,6 +28,8 @@ pub trait Controlled: Send + Sync {
 
 /// Ending of the file beside the socket that says whose it is.
 pub(super) const ABOUT: &str = "about";
+/// The first line to a client that waits.
+pub(super) const WAITING: &str = "waiting";
 /// The longest request line.
 const LINE_BYTES_MAX: u64 = 1024;
 /// A client that does not take its answer is dropped after this.
@@ -128,6 +130,9 @@ fn serve(shared: &Shared, stream: UnixStream) {
             "wait" => {
                 waits = true;
                 shared.waiting.fetch_add(1, Ordering::SeqCst);
+                // From here on it will be told: before, the daemon could end without knowing of it.
+                (&stream).write_all(WAITING.as_bytes())?;
+                (&stream).write_all(b"\n")?;
                 let is_closed = || shared.closed.lock().is_some();
                 shared.wait.until(&shared.closing, None, &mut || is_closed());
                 shared.closed.lock().clone().unwrap_or_default()
@@ -143,5 +148,60 @@ fn serve(shared: &Shared, stream: UnixStream) {
     }
     if let Err(error) = answer {
         log::debug!("an admin client went away: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::Client;
+    use super::*;
+    use crate::base::wait::ParkingWait;
+    use crate::base::{Ticks, WallTime};
+
+    struct Pool;
+    impl Controlled for Pool {
+        fn status(&self) -> PoolStatus {
+            PoolStatus::default()
+        }
+        fn sync(&self) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    struct TestClock(std::time::Instant);
+    impl Clock for TestClock {
+        fn now(&self) -> Ticks {
+            Ticks(self.0.elapsed().as_nanos() as u64)
+        }
+        fn wall(&self) -> WallTime {
+            WallTime::default()
+        }
+    }
+
+    /// On a busy machine the daemon had unmounted, closed and ended before it had read that somebody waits:
+    /// `isotherm umount` said that the pool was not clean.
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a socket needs real threads and a real clock")]
+    fn r27_who_waits_is_told_however_slow_the_daemon_was_to_hear_of_it() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("pool.sock");
+        let clock: Arc<dyn Clock> = Arc::new(TestClock(std::time::Instant::now()));
+        let spawn: Spawn = Arc::new(|name, main| {
+            let slow = name == "control client";
+            std::thread::spawn(move || {
+                if slow {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                main();
+            });
+        });
+        let wait: Arc<dyn Wait> = Arc::new(ParkingWait::new(clock.clone()));
+        let about = PoolStatus::default();
+        let server = Server::start(&path, Arc::new(Pool), &about, wait, clock, spawn);
+        let server = server.expect("it listens");
+        let pending = Client::at(&path).wait().expect("it is heard");
+        server.close("clean");
+        // The daemon ends here: what was not told by now never is.
+        assert_eq!(pending.told().expect("it was told"), "clean");
     }
 }

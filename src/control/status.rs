@@ -3,10 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// How a pool is, in one word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// All disks take part.
+    #[default]
     Healthy,
     /// Some do not; data is complete, and new data fully redundant while enough disks remain.
     Degraded,
@@ -54,7 +55,7 @@ pub struct DiskStatus {
 }
 
 /// One pool.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct PoolStatus {
     /// Its name.
     pub name: String,

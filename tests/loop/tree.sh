@@ -2,16 +2,16 @@
 # A real tree on eight unequal disks: copied with cp -a, compared with rsync after a remount, then
 # with pairs of disks missing; and git and cargo at work inside the mount.
 #
-#     tests/loop/tree.sh [--full]
+#     tests/loop/tree.sh [--full] [REDUNDANCY...]
 #
 # Short: some 300 MB, three random pairs. Full: at least 2 GB and 90,000 files, all 28 pairs.
-# Both with the default redundancy and with ec:6+2.
+# Both with the default redundancy and with ec:6+2, or with those that are named.
 set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 full=false
-[ "${1:-}" != --full ] || full=true
+[ "${1:-}" != --full ] || { full=true; shift; }
 start tree
 
 toolchain=$(rustc --print sysroot)
@@ -190,5 +190,9 @@ mkdir "$WORK/odd"
 make_oddities "$WORK/odd"
 # MiB: a unit of disk size such that the smallest 8 of 93 units still hold what ec:6+2 puts there.
 size=$((byte_count / 1048576 / 28 + 60))
-run_with ""
-[ "$POOL_KIND" = btrfs ] || run_with ec:6+2
+if [ $# -gt 0 ]; then
+  for redundancy; do run_with "$redundancy"; done
+else
+  run_with ""
+  [ "$POOL_KIND" = btrfs ] || run_with ec:6+2
+fi
