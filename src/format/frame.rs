@@ -25,8 +25,9 @@ pub(super) struct Kind {
     pub(super) what: &'static str,
     /// How it begins.
     pub(super) magic: [u8; 8],
-    /// The version that this program reads and writes.
+    /// The version that this program writes, and the oldest that it reads.
     pub(super) version: u16,
+    pub(super) oldest: u16,
     /// Bytes it never exceeds.
     pub(super) bytes_max: u64,
 }
@@ -85,7 +86,7 @@ impl Kind {
         if crc64(covered) != crc {
             return Err(FormatError::Checksum { what, at });
         }
-        if version != self.version {
+        if !(self.oldest..=self.version).contains(&version) {
             return Err(FormatError::Version { what, at, found: version, known: self.version });
         }
         if features != 0 {

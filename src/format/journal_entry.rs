@@ -34,6 +34,7 @@ const KIND: Kind = Kind {
     what: "journal entry",
     magic: *b"ISOENTRY",
     version: 1,
+    oldest: 1,
     bytes_max: ENTRY_HEADER_BYTES as u64,
 };
 

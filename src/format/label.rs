@@ -28,7 +28,8 @@ use crate::base::{DiskIndex, DiskUuid, Epoch, PoolUuid, Units};
 /// How a label begins, in every version.
 pub const LABEL_MAGIC: [u8; 8] = *b"ISOLABEL";
 
-const KIND: Kind = Kind { what: "label", magic: LABEL_MAGIC, version: 1, bytes_max: LABEL_BYTES };
+const KIND: Kind =
+    Kind { what: "label", magic: LABEL_MAGIC, version: 1, oldest: 1, bytes_max: LABEL_BYTES };
 
 /// The longest pool name, in bytes.
 pub const POOL_NAME_BYTES_MAX: usize = 63;

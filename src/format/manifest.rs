@@ -18,7 +18,8 @@ use super::table::{LEVEL_MAX, TableMeta};
 use super::{FormatError, ObjectKind, ObjectRecord};
 use crate::base::{MIB, ObjectId};
 
-const KIND: Kind = Kind { what: "manifest", magic: *b"ISOMANIF", version: 1, bytes_max: 32 * MIB };
+const KIND: Kind =
+    Kind { what: "manifest", magic: *b"ISOMANIF", version: 1, oldest: 1, bytes_max: 32 * MIB };
 const HEAD_BYTES: usize = 48;
 const ENTRY_BYTES_MIN: usize = 9;
 

@@ -30,6 +30,7 @@ const KIND: Kind = Kind {
     what: "shard header",
     magic: *b"ISOSHARD",
     version: 1,
+    oldest: 1,
     bytes_max: SHARD_HEADER_BYTES as u64,
 };
 const FIXED_BYTES: usize = 112;

@@ -16,8 +16,13 @@ use super::layout::GROUP_UNITS_MAX;
 use crate::base::limits::DISKS_MAX;
 use crate::base::{DiskIndex, MIB, ObjectId};
 
-const KIND: Kind =
-    Kind { what: "space snapshot", magic: *b"ISOSPACE", version: 1, bytes_max: 32 * MIB };
+const KIND: Kind = Kind {
+    what: "space snapshot",
+    magic: *b"ISOSPACE",
+    version: 1,
+    oldest: 1,
+    bytes_max: 32 * MIB,
+};
 const GROUP_BYTES: usize = 16;
 const RUN_BYTES: usize = 8;
 

@@ -1,4 +1,4 @@
-//! What every decoder must withstand, and the images of version 1.
+//! What every decoder must withstand, and the images of its versions.
 //!
 //! * Round trip: what is encoded decodes to an equal value.
 //! * Damage: framed structures detect every changed byte. Behind a good checksum, and in values that
