@@ -12,7 +12,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 times=${1:-4}
 patience=150 least=98
-[ $# -gt 0 ] || { patience=10; least=96; }
+[ $# -gt 0 ] || { patience=10; least=95; }
 start full
 make_disks 300 300 320 320 340 340 360 360
 pool_create "full$$"
