@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::reclaim::{USER, by_hand, crashed, finish, read, survey};
 use crate::base::{Clock, Ino, MIB, ObjectId, Random};
-use crate::format::Redundancy;
-use crate::namespace::{FileKind, Namespace, NamespaceError, NewInode};
+use crate::format::{DiskLayout, Key, ObjectRecord, Redundancy};
+use crate::namespace::{Allocate, FileKind, Namespace, NamespaceError, NewInode};
 use crate::pool::open::OpenPool;
 use crate::pool::simulated::SimMachine;
 
@@ -161,7 +161,8 @@ fn r10_moving_leaves_the_log_to_those_who_empty_it() {
     machine.world.run_for(Duration::from_secs(12));
     namespace.sync().expect("it syncs");
     namespace.checkpoint().expect("it works");
-    let begun = namespace.begin_compaction(&objects(namespace), 5).expect("it begins");
+    let victims = objects(namespace);
+    let begun = namespace.begin_compaction(&victims, 5).expect("it begins");
     let mut compaction = begun.expect("half is dead");
     fill_log_and_hang(&machine, &pool);
     let mut steps = 0;
@@ -172,6 +173,7 @@ fn r10_moving_leaves_the_log_to_those_who_empty_it() {
     }
     namespace.end_compaction(compaction).expect("it ends");
     namespace.sync().expect("the log works");
+    assert!(objects(namespace).iter().all(|left| !victims.contains(left)), "all has moved");
     let mut found = Vec::new();
     for piece in (0..CHUNKS * PIECES).step_by(97) {
         found.clear();
@@ -488,8 +490,7 @@ fn a_survey_goes_on_behind_what_gains_nothing() {
     let mut died = 0;
     for &ino in &large {
         for at in (0..16).step_by(4) {
-            let what = crate::namespace::Allocate::PunchHole;
-            namespace.allocate(ino, what, at * MIB, MIB, USER).expect("it works");
+            namespace.allocate(ino, Allocate::PunchHole, at * MIB, MIB, USER).expect("it works");
             died += MIB;
         }
     }
@@ -503,4 +504,148 @@ fn a_survey_goes_on_behind_what_gains_nothing() {
     let percent = written * 100 / died;
     assert!(percent >= 80, "{percent} % of what died could be written again");
     pool.close().expect("it closes");
+}
+
+/// Parts that are split between objects, one piece of very many extents, gaps between neighbours: all of
+/// it moves, and nothing of that counts as dead.
+#[test]
+fn extents_of_every_shape_move() {
+    let machine = pool_of(11, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let pool = machine.open(by_hand()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let mib = MIB as usize;
+    let mut parts = content(1, 24 * mib);
+    let mut split = content(2, 6 * mib);
+    let write = |ino, offset: usize, bytes: &[u8]| {
+        namespace.write(ino, offset as u64, bytes, false, false).expect("there is room");
+    };
+    let inos = ["parts", "split", "gaps", "gone"].map(|name| make(namespace, name, &[]));
+    let [large, many, gaps, gone] = inos.map(|ino| ino.expect("it is new"));
+    for at in (0..24 * mib).step_by(mib) {
+        write(large, at, &parts[at..at + mib]);
+    }
+    namespace.sync().expect("it syncs");
+    for at in (0..6 * mib).step_by(mib) {
+        write(many, at, &split[at..at + mib]);
+    }
+    namespace.sync().expect("it syncs");
+    for at in (0..300 * 8192).step_by(8192) {
+        write(gaps, at, &[5; 4096]);
+        write(gone, at, &[6; 4096]);
+    }
+    namespace.sync().expect("it syncs");
+    // Objects of 5 MiB: what is left of three of them does not fit into one.
+    for (start, end) in [(0, 5), (5, 11), (11, 16), (16, 24)] {
+        let hole = start * mib + 5 * mib / 2..end * mib;
+        let (start, length) = (hole.start as u64, hole.len() as u64);
+        parts[hole].fill(0);
+        namespace.allocate(large, Allocate::PunchHole, start, length, USER).expect("it works");
+    }
+    for at in (0..6 * mib).step_by(4096) {
+        split[at..at + 2048].fill(7);
+        write(many, at, &[7; 2048]);
+    }
+    remove(namespace, "gone", gone);
+    machine.world.run_for(Duration::from_secs(12));
+    namespace.sync().expect("it syncs");
+    let victims = survey(namespace);
+    let alive: u64 = victims.iter().map(|(_, bytes)| bytes).sum();
+    let victims: Vec<ObjectId> = victims.into_iter().map(|(object, _)| object).collect();
+    let before = (namespace.room().died_bytes, namespace.progress().moved_bytes + alive);
+    let begun = namespace.begin_compaction(&victims, 0).expect("it begins");
+    finish(namespace, begun.expect("much is dead"));
+    assert_eq!((namespace.room().died_bytes, namespace.progress().moved_bytes), before);
+    assert!(objects(namespace).iter().all(|left| !victims.contains(left)), "all has moved");
+    assert!(read(namespace, large) == parts && read(namespace, many) == split);
+    for (at, block) in read(namespace, gaps).chunks(4096).enumerate() {
+        assert!(block.iter().all(|&byte| byte == [5, 0][at % 2]), "block {at}");
+    }
+    assert!(namespace.audit().expect("it reads").is_clean());
+    pool.close().expect("it closes");
+}
+
+/// One of three victims cannot be read, or its live bytes are miscounted: it stays, the others move.
+#[test]
+fn a_victim_that_cannot_be_moved_keeps_no_other() {
+    let layout = DiskLayout::for_disk(256 * MIB).expect("it is large enough");
+    for (broken, rots) in [(0, true), (1, true), (2, true), (0, false), (1, false), (2, false)] {
+        let machine = pool_of(12, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+        let pool = machine.open(by_hand()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        let size = |_| 48 << 10;
+        let mut kept: Vec<Vec<(u64, Ino)>> = Vec::new();
+        for group in 0..3 {
+            let files = group * 60..(group + 1) * 60;
+            let made = files.map(|file| {
+                let ino = make(namespace, &format!("f{file}"), &content(file, size(file)));
+                (file, ino.expect("there is room"))
+            });
+            kept.push(made.collect());
+            namespace.sync().expect("it syncs");
+            for (file, ino) in kept[group as usize].extract_if(.., |(file, _)| *file % 3 != 0) {
+                remove(namespace, &format!("f{file}"), ino);
+            }
+        }
+        machine.world.run_for(Duration::from_secs(12));
+        namespace.sync().expect("it syncs");
+        let victims = survey(namespace);
+        assert_eq!(victims.len(), 3);
+        let (victim, alive) = victims[broken];
+        if rots {
+            let kind = Key::object(victim).as_bytes()[0];
+            let entries = namespace.entries(kind).into_iter();
+            let records = entries.map(|(_, value)| ObjectRecord::decode(&value).expect("valid"));
+            let record = records.into_iter().find(|record| record.id == victim);
+            for place in record.expect("it is there").places.into_iter().flatten() {
+                let start = layout.data_offset(place.offset) + 4096;
+                machine.disks[place.disk.as_usize()].add_bad_range(start..start + 4096);
+            }
+        } else {
+            let one_more = (alive as i64 + 1).to_le_bytes().to_vec();
+            namespace.plant(&[(Key::live(victim), Some(one_more))], 0);
+        }
+        let all: Vec<ObjectId> = victims.into_iter().map(|(object, _)| object).collect();
+        let begun = namespace.begin_compaction(&all, 5).expect("it begins");
+        finish(namespace, begun.expect("two in three are dead"));
+        let left = objects(namespace);
+        for (at, object) in all.iter().enumerate() {
+            assert_eq!(left.contains(object), at == broken, "victim {at} of {broken}, {rots}");
+            if !rots || at != broken {
+                check(namespace, &kept[at], size);
+            }
+        }
+        pool.close().expect("it closes");
+    }
+}
+
+/// It is closed while nothing, something, all is moved: nothing is left to be replayed.
+#[test]
+fn a_pool_is_closed_while_it_compacts() {
+    for delay in (0..4000).step_by(250) {
+        let machine = pool_of(13, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+        let mut options = by_hand();
+        options.reclaim.look = Duration::from_millis(100);
+        options.reclaim.pause = Duration::from_secs(1);
+        options.reclaim.died_bytes_min = 1;
+        options.reclaim.worth_percent_min = 90;
+        let pool = machine.open(options).expect("the pool opens");
+        let namespace = &pool.namespace;
+        let size = |_| 48 << 10;
+        let mut kept = Vec::new();
+        for file in 0..120 {
+            let ino = make(namespace, &format!("f{file}"), &content(file, size(file)));
+            kept.push((file, ino.expect("there is room")));
+        }
+        namespace.sync().expect("it syncs");
+        for (file, ino) in kept.extract_if(.., |(file, _)| *file % 3 != 0) {
+            remove(namespace, &format!("f{file}"), ino);
+        }
+        machine.world.run_for(Duration::from_millis(delay));
+        pool.close().expect("it closes");
+        let pool = machine.open(by_hand()).expect("it opens again");
+        assert!(!pool.was_unclean && pool.replayed == 0, "after {delay} ms");
+        check(&pool.namespace, &kept, size);
+        assert!(pool.namespace.audit().expect("it reads").is_clean(), "after {delay} ms");
+        pool.close().expect("it closes");
+    }
 }
