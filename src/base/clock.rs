@@ -63,6 +63,32 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> WallTime;
 }
 
+/// The machine's clock, for tests that need real threads.
+#[cfg(test)]
+pub(crate) struct TestClock(std::time::Instant);
+
+#[cfg(test)]
+impl TestClock {
+    /// One that begins now.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "only `pool` has a clock, and tests of what parks"
+    )]
+    pub(crate) fn start() -> crate::base::sync::Arc<dyn Clock> {
+        crate::base::sync::Arc::new(TestClock(std::time::Instant::now()))
+    }
+}
+
+#[cfg(test)]
+impl Clock for TestClock {
+    fn now(&self) -> Ticks {
+        Ticks(self.0.elapsed().as_nanos() as u64 + 1)
+    }
+    fn wall(&self) -> WallTime {
+        WallTime::default()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,7 +45,7 @@ pub const JOURNAL_FLUSH_PERCENT: u64 = 50;
 pub const INLINE_BYTES_EMPTY_LOG: u64 = 2 * MIB;
 /// fsync goes inline up to this while the log is less than 50 % full [R13].
 pub const INLINE_BYTES_HALF_LOG: u64 = 256 * KIB;
-/// Dirty bytes become durable after this long without an fsync.
+/// What nobody syncs is durable after this long, and the time that writing it takes.
 pub const COMMIT_SECONDS: u64 = 5;
 /// Unflushed bytes a background writer may leave on one disk [R8].
 pub const BACKGROUND_UNFLUSHED_BYTES: u64 = 8 * MIB;

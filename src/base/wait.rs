@@ -107,26 +107,8 @@ impl Wait for ParkingWait {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::WallTime;
+    use crate::base::clock::TestClock;
     use std::time::Duration;
-
-    struct TestClock(std::time::Instant);
-    impl Clock for TestClock {
-        fn now(&self) -> Ticks {
-            Ticks(self.0.elapsed().as_nanos() as u64)
-        }
-        fn wall(&self) -> WallTime {
-            WallTime::default()
-        }
-    }
-
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "tests of the parking wait need a real thread and clock"
-    )]
-    fn clock() -> Arc<dyn Clock> {
-        Arc::new(TestClock(std::time::Instant::now()))
-    }
 
     #[test]
     #[allow(
@@ -134,7 +116,7 @@ mod tests {
         reason = "tests of the parking wait need a real thread and clock"
     )]
     fn a_notify_wakes_the_waiter() {
-        let wait = ParkingWait::new(clock());
+        let wait = ParkingWait::new(TestClock::start());
         let event = Arc::new(Event::new());
         let flag = Arc::new(AtomicU64::new(0));
         let (event2, flag2) = (event.clone(), flag.clone());
@@ -148,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_deadline_ends_the_wait() {
-        let clock = clock();
+        let clock = TestClock::start();
         let wait = ParkingWait::new(clock.clone());
         let deadline = clock.now() + Duration::from_millis(5);
         assert!(!wait.until(&Event::new(), Some(deadline), &mut || false));

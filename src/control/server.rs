@@ -155,8 +155,8 @@ fn serve(shared: &Shared, stream: UnixStream) {
 mod tests {
     use super::super::client::Client;
     use super::*;
+    use crate::base::clock::TestClock;
     use crate::base::wait::ParkingWait;
-    use crate::base::{Ticks, WallTime};
 
     struct Pool;
     impl Controlled for Pool {
@@ -168,16 +168,6 @@ mod tests {
         }
     }
 
-    struct TestClock(std::time::Instant);
-    impl Clock for TestClock {
-        fn now(&self) -> Ticks {
-            Ticks(self.0.elapsed().as_nanos() as u64)
-        }
-        fn wall(&self) -> WallTime {
-            WallTime::default()
-        }
-    }
-
     /// On a busy machine the daemon had unmounted, closed and ended before it had read that somebody waits:
     /// `isotherm umount` said that the pool was not clean.
     #[test]
@@ -185,7 +175,7 @@ mod tests {
     fn r27_who_waits_is_told_however_slow_the_daemon_was_to_hear_of_it() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("pool.sock");
-        let clock: Arc<dyn Clock> = Arc::new(TestClock(std::time::Instant::now()));
+        let clock = TestClock::start();
         let spawn: Spawn = Arc::new(|name, main| {
             let slow = name == "control client";
             std::thread::spawn(move || {

@@ -68,7 +68,7 @@ impl Core {
             return Ok(None);
         }
         let since = state.open_since.unwrap_or(now);
-        let due = since + self.options.commit_interval;
+        let due = since + self.options.commit_interval / 2;
         let wanted = state.wanted >= state.open.lsn || state.freeze_wanted || state.stopping;
         if !wanted && now < due {
             return Err(Pace::Idle(Some(due)));

@@ -37,6 +37,8 @@ const SURVEY_OBJECTS: usize = 1024;
 const GAP_BYTES: u32 = 256 << 10;
 /// Bytes that are read together at most.
 const SPAN_BYTES: u32 = 4 << 20;
+/// Objects that are needed to more than this are dense, in percent of what they take: never worth it.
+pub const DENSE_PERCENT: u64 = 90;
 /// Bytes of one extent's move in a batch, roughly: a delete, two halves, the new one, two counters.
 const BYTES_PER_EXTENT: u64 = 512;
 
@@ -58,8 +60,9 @@ pub struct Room {
     pub available_bytes: u64,
     /// Bytes that users could write to an empty pool.
     pub total_bytes: u64,
-    /// Bytes of files that were overwritten or deleted since the pool was opened; grows only.
-    pub died_bytes: u64,
+    /// Bytes of files that were overwritten or deleted since the pool was opened, and what small objects
+    /// written since then take beyond the same bytes in full ones; grows only.
+    pub loose_bytes: u64,
     /// Callers that would be refused for want of room: the last one's number. Answered by `answer`.
     pub wanted: u64,
     /// The pool takes no changes any more, or is being closed.
@@ -139,7 +142,7 @@ impl super::Namespace {
         Room {
             available_bytes: statfs.available_bytes,
             total_bytes: statfs.total_bytes,
-            died_bytes: state.died_bytes,
+            loose_bytes: state.loose_bytes,
             wanted: state.room_wanted,
             ended: state.check_writable().is_err() || state.stopping,
         }
@@ -155,8 +158,7 @@ impl super::Namespace {
 
     /// Bytes on all disks together that so many bytes of files take in full objects.
     pub fn disk_bytes(&self, bytes: u64) -> u64 {
-        let (shards, data) = (self.core.redundancy.shards(), self.core.redundancy.data_shards());
-        bytes * shards as u64 / data as u64
+        self.core.full_bytes(bytes)
     }
 
     /// Bytes of files that one compaction should move.
@@ -237,6 +239,21 @@ impl Core {
             }
             enough()
         });
+    }
+
+    /// Bytes on all disks together that so many bytes of files take in full objects.
+    fn full_bytes(&self, bytes: u64) -> u64 {
+        bytes * self.redundancy.shards() as u64 / self.redundancy.data_shards() as u64
+    }
+
+    /// Bytes of files that reclaim could make room for where so many were written into this object: none,
+    /// if it is about as dense as a full one.
+    pub(super) fn loose_bytes(&self, bytes: u64, record: &ObjectRecord) -> u64 {
+        let (taken, full) = (disk_bytes(record), self.full_bytes(bytes));
+        if full * 100 > taken * DENSE_PERCENT {
+            return 0;
+        }
+        (taken - full) * self.redundancy.data_shards() as u64 / self.redundancy.shards() as u64
     }
 
     fn begin_compaction(

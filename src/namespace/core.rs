@@ -34,7 +34,8 @@ pub struct Options {
     pub cache_bytes: u64,
     /// Dirty bytes at which writers wait.
     pub dirty_bytes_max: u64,
-    /// Age at which dirty data is written without being asked, and history is committed.
+    /// How old what nobody has synced may become before it is durable: half of that passes until dirty
+    /// data is written, half until the batch that names it is committed.
     pub commit_interval: Duration,
     /// Access times: relatime if true, never if false.
     pub atime: bool,
@@ -134,8 +135,9 @@ pub(super) struct State {
     /// dead, a cut to come may count on them.
     pub(super) in_flush: HashSet<ObjectId>,
     pub(super) dirty_bytes: u64,
-    /// Bytes of extents that were taken out since the pool was opened.
-    pub(super) died_bytes: u64,
+    /// Bytes of extents that were taken out since the pool was opened, and what flushes have written
+    /// beyond what full objects take [R13].
+    pub(super) loose_bytes: u64,
     /// Bytes of extents that reclaim has moved since then.
     pub(super) moved_bytes: u64,
     /// Somebody reclaims; whoever wants room has a number, and numbers up to one were answered.

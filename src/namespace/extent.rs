@@ -37,11 +37,15 @@ impl Core {
     /// Frees the objects of flushes that nobody holds any more and that have no live byte: what was
     /// overwritten before it was cut.
     pub(super) fn free_spent(&self) -> Result<(), NamespaceError> {
-        for (object, named) in self.spent.take() {
-            self.state.lock().in_flush.remove(&object);
-            if named {
-                self.change_inside(|tx| tx.settle_spent(object))?;
-            }
+        let spent = self.spent.take();
+        // All of them first: what an error leaves is found by the next survey, and by recovery.
+        let mut state = self.state.lock();
+        spent.iter().for_each(|(object, _)| {
+            state.in_flush.remove(object);
+        });
+        drop(state);
+        for (object, _) in spent.into_iter().filter(|&(_, named)| named) {
+            self.change_inside(|tx| tx.settle_spent(object))?;
         }
         Ok(())
     }

@@ -187,6 +187,7 @@ impl Core {
     /// The object is durable: memory that it holds is given back.
     fn stored(&self, flush: &mut Flush, packed: &Packed, object: &Arc<Written>) {
         let mut state = self.state.lock();
+        state.loose_bytes += self.loose_bytes(packed.bytes(), object.record());
         for (start, part) in &packed.parts {
             let inode = &mut flush.inodes[part.owner];
             let placed = Placed {
@@ -223,7 +224,7 @@ impl Core {
             if inode.flushing {
                 continue;
             }
-            let aged = since + self.options.commit_interval <= now && inode.unlogged;
+            let aged = since + self.options.commit_interval / 2 <= now && inode.unlogged;
             let due = aged
                 || pressure
                 || inode.cut_waits
@@ -270,7 +271,7 @@ impl Core {
         let oldest = state.dirty.iter().find(|(_, ino)| {
             state.inodes.get(ino).is_some_and(|inode| inode.unlogged && !inode.flushing)
         });
-        let due = oldest.map(|&(since, _)| since + self.options.commit_interval);
+        let due = oldest.map(|&(since, _)| since + self.options.commit_interval / 2);
         state.flusher_sleeps |= due.is_none();
         due
     }

@@ -55,7 +55,7 @@ use crate::base::{Ino, Lsn, Task};
 pub use audit::{Audit, Finding, Found};
 pub use chain::ChainLimits;
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
-pub use compact::{Compacted, Compaction, ObjectUse, Room};
+pub use compact::{Compacted, Compaction, DENSE_PERCENT, ObjectUse, Room};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};
 pub use types::*;

@@ -167,7 +167,9 @@ impl Core {
             .iter()
             .zip(&contents)
             .map(|(packed, (data, pieces))| {
-                let (redundancy, _) = self.objects.geometry_for(packed.object_bytes(), shard_bytes);
+                let list_bytes = (pieces.len() * PIECE_BYTES) as u64;
+                let (redundancy, _) =
+                    self.objects.geometry_for(packed.end + list_bytes, shard_bytes);
                 let one_file = pieces.len() == 1 && packed.end >= self.object_capacity();
                 WriteObject {
                     id: None,
@@ -193,6 +195,11 @@ impl Core {
 impl Packed {
     fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Bytes of files.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(|(_, part)| part.length).sum()
     }
 
     /// Bytes of the object, its owners' list included.

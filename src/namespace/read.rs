@@ -12,7 +12,6 @@ use std::ops::Range;
 use super::cache::Shard;
 use super::core::Core;
 use super::error::NamespaceError;
-use super::index::Pins;
 use super::overlay::{Bytes, Source};
 use super::tx::{Attempt, Tx, decode};
 use super::types::FileKind;
@@ -236,13 +235,7 @@ pub(super) struct IndexLists<'a> {
 
 impl IndexLists<'_> {
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, FleetError> {
-        let mut pins = Pins::new();
-        loop {
-            match self.core.index.get(key.as_bytes(), &pins) {
-                Ok(value) => return Ok(value),
-                Err(need) => self.core.index.load(&need.0, &mut pins)?,
-            }
-        }
+        self.core.index.read(key.as_bytes(), None)
     }
 }
 

@@ -5,7 +5,8 @@
 //! 2. The batches after the root's replay LSN are applied in order: changes of the index, puts and deletes
 //!    to the space map, logged bytes into overlays. Nothing is written.
 //! 3. What replay freed is quarantined: allocation takes only what is free before and after [R4].
-//! 4. Long cuts that were decided are carried out (`long_cut`). Read-write only: logged bytes are flushed into objects and cut; these changes need no log, because
+//! 4. Long cuts that were decided are carried out (`long_cut`). Read-write only: logged bytes are flushed
+//!    into objects and cut; these changes need no log, because
 //! 5. a checkpoint ends the recovery, in the new epoch. With it, what had reached just one disk is fully
 //!    redundant, and the log is empty [I8].
 //!
@@ -24,7 +25,7 @@ use super::checkpointer::{CheckpointParts, Checkpointer, RootWriter, read_link};
 use super::core::{Core, Fleet, Options, Origin, State};
 use super::error::NamespaceError;
 use super::handles::Handles;
-use super::index::{Flusher, Index, IndexOptions, Op, Pins};
+use super::index::{Flusher, Index, IndexOptions, Op};
 use super::open_batch::OpenBatch;
 use super::overlay::After;
 use super::stream::Streams;
@@ -131,7 +132,7 @@ impl Recovery {
             dirty: BTreeSet::new(),
             in_flush: HashSet::new(),
             dirty_bytes: 0,
-            died_bytes: 0,
+            loose_bytes: 0,
             moved_bytes: 0,
             reclaims: false,
             room_wanted: 0,
@@ -325,13 +326,7 @@ impl Recovery {
     }
 
     fn lookup(&self, key: &[u8]) -> Result<Option<Vec<u8>>, NamespaceError> {
-        let mut pins = Pins::new();
-        loop {
-            match self.core.index.get(key, &pins) {
-                Ok(value) => return Ok(value),
-                Err(need) => self.core.index.load(&need.0, &mut pins)?,
-            }
-        }
+        Ok(self.core.index.read(key, None)?)
     }
 
     /// A namespace that only reads: what was replayed stays in memory.

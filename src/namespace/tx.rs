@@ -406,7 +406,7 @@ impl Tx<'_> {
         let died = !effects.iter().any(|effect| matches!(effect, Effect::Moved(_)));
         for (key, delta) in adds {
             if died && matches!(key.view(), Ok(KeyView::Live(_))) {
-                state.died_bytes += delta.min(0).unsigned_abs();
+                state.loose_bytes += delta.min(0).unsigned_abs();
             }
             state.open.push(Change::Add { key, delta });
         }

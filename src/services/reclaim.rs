@@ -1,7 +1,8 @@
 //! Reclaim: space that dead bytes take becomes free again.
 //!
 //! Whole dead objects are freed by whoever deletes their last byte. What is left are objects that are
-//! dead in part. When enough has died, or room is short, or somebody would be refused, a *pass*:
+//! dead in part, and small ones, which take more than their bytes would in full ones [R13]: *loose* bytes.
+//! When there are enough of them, or room is short, or somebody would be refused, a *pass*:
 //!
 //! 1. Survey: all objects, a page at a time; those of which least is alive are remembered.
 //! 2. The sparsest of them are compacted, some at a time (`namespace::compact`), each time waiting until
@@ -16,15 +17,17 @@ use std::time::Duration;
 
 use crate::base::sync::Arc;
 use crate::base::{Clock, Event, Lsn, MIB, ObjectId, Pace, Task};
-use crate::namespace::{Compacted, Compaction, Namespace, NamespaceError, ObjectUse, Room};
+use crate::namespace::{
+    Compacted, Compaction, DENSE_PERCENT, Namespace, NamespaceError, ObjectUse, Room,
+};
 
 /// Numbers that tests change.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReclaimOptions {
-    /// No pass begins before so many bytes have died,
-    pub died_bytes_min: u64,
+    /// No pass begins before so many bytes are loose,
+    pub loose_bytes_min: u64,
     /// nor before one in so many of the pool's bytes has; where room is short, a fourth of that.
-    pub died_share: u64,
+    pub loose_share: u64,
     /// Objects of which at most so many percent are alive are compacted however much room there is.
     pub worth_percent_min: u64,
     /// How often it looks.
@@ -40,8 +43,8 @@ impl Default for ReclaimOptions {
         let look = Duration::from_secs(5);
         let pause = Duration::ZERO;
         ReclaimOptions {
-            died_bytes_min: 64 * MIB,
-            died_share: 16,
+            loose_bytes_min: 64 * MIB,
+            loose_share: 16,
             worth_percent_min: 12,
             look,
             pause,
@@ -54,8 +57,6 @@ impl Default for ReclaimOptions {
 const VICTIMS_MAX: usize = 4096;
 /// Objects that are compacted together at most.
 const TOGETHER_MAX: usize = 256;
-/// Objects that are alive to more than this are never worth it, in percent.
-const WORTH_PERCENT_MAX: u64 = 90;
 /// Pause while a batch is on its way, or the open one is full.
 const BATCH: Duration = Duration::from_millis(5);
 /// Pause after an error.
@@ -85,8 +86,8 @@ enum Phase {
 /// What is known of a pass.
 #[derive(Clone, Copy, Default)]
 struct Pass {
-    /// What had died when it began.
-    died_bytes: u64,
+    /// What had become loose when it began.
+    loose_bytes: u64,
     /// Whoever wanted room before it began.
     wanted: u64,
     /// There were more objects worth it than were remembered.
@@ -104,7 +105,7 @@ pub struct Reclaim {
     options: ReclaimOptions,
     phase: Phase,
     pass: Pass,
-    /// What had died when the last pass began; None before the first.
+    /// What had become loose when the last pass began; None before the first.
     surveyed: Option<u64>,
     /// The last pass took whatever was to be had.
     thorough: bool,
@@ -115,8 +116,8 @@ pub struct Reclaim {
 fn worth(room: &Room, wanted: bool, options: &ReclaimOptions) -> u64 {
     let share = room.available_bytes.saturating_mul(100) / room.total_bytes.max(1);
     let worth = match share {
-        _ if wanted => WORTH_PERCENT_MAX,
-        0..5 => WORTH_PERCENT_MAX,
+        _ if wanted => DENSE_PERCENT,
+        0..5 => DENSE_PERCENT,
         5..10 => 75,
         10..25 => 50,
         25..50 => 25,
@@ -125,14 +126,24 @@ fn worth(room: &Room, wanted: bool, options: &ReclaimOptions) -> u64 {
     worth.max(options.worth_percent_min)
 }
 
-/// Bytes that must have died since the last survey for the next one.
+/// Bytes that must have become loose since the last survey for the next one.
 fn step_bytes(room: &Room, options: &ReclaimOptions) -> u64 {
-    let share = options.died_share.saturating_mul(if is_short(room) { 4 } else { 1 });
-    (room.total_bytes / share).max(options.died_bytes_min)
+    let share = options.loose_share.saturating_mul(if is_short(room) { 4 } else { 1 });
+    (room.total_bytes / share).max(options.loose_bytes_min)
 }
 
 fn is_short(room: &Room) -> bool {
     room.available_bytes < room.total_bytes / 4
+}
+
+/// Keeps the sparsest. True if there are too many, so that the densest was forgotten.
+fn remember(victims: &mut BinaryHeap<Victim>, victim: Victim, victims_max: usize) -> bool {
+    victims.push(victim);
+    let too_many = victims.len() > victims_max;
+    if too_many {
+        victims.pop();
+    }
+    too_many
 }
 
 /// The first ones that are worth it, as many as go together.
@@ -172,20 +183,20 @@ impl Reclaim {
 
     fn is_due(&self, room: &Room) -> bool {
         let Some(surveyed) = self.surveyed else {
-            return room.wanted > self.answered || is_short(room) || room.died_bytes > 0;
+            return room.wanted > self.answered || is_short(room) || room.loose_bytes > 0;
         };
-        let died = room.died_bytes - surveyed;
+        let loose = room.loose_bytes - surveyed;
         if room.wanted > self.answered {
             // However little it is: it may be all that is asked for.
-            return !self.thorough || died > 0;
+            return !self.thorough || loose > 0;
         }
-        died >= step_bytes(room, &self.options)
+        loose >= step_bytes(room, &self.options)
     }
 
     fn rest(&mut self, room: &Room) -> Pace {
         if self.is_due(room) {
-            let (died_bytes, wanted) = (room.died_bytes, room.wanted);
-            self.pass = Pass { died_bytes, wanted, ..Pass::default() };
+            let (loose_bytes, wanted) = (room.loose_bytes, room.wanted);
+            self.pass = Pass { loose_bytes, wanted, ..Pass::default() };
             self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
             return Pace::Again;
         }
@@ -212,12 +223,8 @@ impl Reclaim {
             let alive = needed.saturating_mul(1000) / disk_bytes.max(1);
             let victim = Victim { alive, object, live_bytes };
             let seen = self.pass.seen.is_some_and(|seen| victim <= seen);
-            if alive <= WORTH_PERCENT_MAX * 10 && !seen {
-                victims.push(victim);
-            }
-            if victims.len() > self.options.victims_max {
-                victims.pop();
-                self.pass.truncated = true;
+            if alive <= DENSE_PERCENT * 10 && !seen {
+                self.pass.truncated |= remember(&mut victims, victim, self.options.victims_max);
             }
         }
         self.phase = match next {
@@ -267,11 +274,11 @@ impl Reclaim {
     }
 
     fn end_pass(&mut self, worth: u64) -> Pace {
-        let Pass { died_bytes, wanted, objects, moved_bytes, .. } = self.pass;
+        let Pass { loose_bytes, wanted, objects, moved_bytes, .. } = self.pass;
         let more = self.pass.truncated && objects > 0;
         self.phase = Phase::Resting;
-        self.surveyed = Some(died_bytes);
-        self.thorough = worth >= WORTH_PERCENT_MAX && !more;
+        self.surveyed = Some(loose_bytes);
+        self.thorough = worth >= DENSE_PERCENT && !more;
         if objects > 0 {
             log::info!("reclaim: {objects} sparse objects freed, {} MiB moved", moved_bytes / MIB);
         }

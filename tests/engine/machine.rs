@@ -153,8 +153,8 @@ impl SimPool {
         options.namespace.chains = ChainLimits { whole_bytes: 0, links: 4, growth: 1000 };
         // Whatever is not wholly alive moves, all the time.
         options.reclaim = ReclaimOptions {
-            died_bytes_min: 1,
-            died_share: u64::MAX,
+            loose_bytes_min: 1,
+            loose_share: u64::MAX,
             worth_percent_min: 90,
             look: Duration::from_millis(300),
             pause: Duration::from_millis(6000),

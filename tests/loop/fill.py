@@ -51,13 +51,26 @@ def names(directory):
     return sorted(name for name in os.listdir(directory) if name.count("-") == 2)
 
 
+def difference(found, wanted):
+    """Where the two part, in words."""
+    if len(found) != len(wanted) and wanted.startswith(found):
+        return f"it ends after {len(found)} of {len(wanted)} bytes"
+    parts = [at for at in range(0, len(wanted), 4096) if found[at : at + 4096] != wanted[at : at + 4096]]
+    zeros = sum(not any(found[at : at + 4096]) for at in parts)
+    return (
+        f"{len(found)} of {len(wanted)} bytes, {len(parts)} blocks of 4 KiB differ, {zeros} of them empty, "
+        f"the first at {parts[0]}, the last at {parts[-1]}"
+    )
+
+
 def check(directory):
     count = 0
     for name in names(directory):
         length = int(name.split("-")[1])
         with open(os.path.join(directory, name), "rb") as file:
-            if file.read() != content(name, length):
-                sys.exit(f"{directory}/{name} is not what was written")
+            found, wanted = file.read(), content(name, length)
+        if found != wanted:
+            sys.exit(f"{directory}/{name} is not what was written: {difference(found, wanted)}")
         count += 1
     print(count)
 

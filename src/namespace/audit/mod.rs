@@ -228,13 +228,7 @@ impl Reader<'_> {
 
     /// The value of one key.
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, NamespaceError> {
-        let mut pins = Pins::new();
-        loop {
-            match self.index.get_at(self.snapshot, key.as_bytes(), &pins) {
-                Ok(value) => return Ok(value),
-                Err(need) => self.index.load(&need.0, &mut pins)?,
-            }
-        }
+        Ok(self.index.read(key.as_bytes(), Some(self.snapshot))?)
     }
 
     /// An inode's record, if there is one that makes sense.

@@ -228,6 +228,25 @@ impl Index {
         self.view(snapshot, pins, |view| read::get_at_or_before(view, key, prefix))
     }
 
+    /// The value of a key, now or as of the snapshot; loads the blocks that it takes. Waits for disks.
+    pub fn read(
+        &self,
+        key: &[u8],
+        snapshot: Option<&Snapshot>,
+    ) -> Result<Option<Value>, FleetError> {
+        let mut pins = Pins::new();
+        loop {
+            let value = match snapshot {
+                Some(snapshot) => self.get_at(snapshot, key, &pins),
+                None => self.get(key, &pins),
+            };
+            match value {
+                Ok(value) => return Ok(value),
+                Err(need) => self.load(&need.0, &mut pins)?,
+            }
+        }
+    }
+
     /// Up to `limit` entries with `start <= key < end`, now or as of the snapshot. Anything found
     /// before a part is missing is returned; `Need` comes only when nothing was.
     pub fn scan(

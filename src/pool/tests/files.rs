@@ -78,15 +78,16 @@ pub(super) fn riddle(namespace: &Namespace, ino: Ino, extents: u64) {
 
 /// All room of all disks is taken, but for what is given back by dropping.
 fn take_all_room(pool: &OpenPool) -> Vec<Reservation> {
-    take_room(&pool.members, &pool.space)
+    take_room(&pool.members, &pool.space, ReserveLevel::Repair)
 }
 
-fn take_room(members: &Members, space: &Space) -> Vec<Reservation> {
+/// All room that this level may take.
+pub(super) fn take_room(members: &Members, space: &Space, level: ReserveLevel) -> Vec<Reservation> {
     let mut held = Vec::new();
     for disk in members.active() {
         let mut units = 1 << 20;
         while units > 0 {
-            match space.reserve(disk, Units(units), Stream::Data, ReserveLevel::Repair) {
+            match space.reserve(disk, Units(units), Stream::Data, level) {
                 Some(reservation) => held.push(reservation),
                 None => units /= 2,
             }
@@ -105,7 +106,7 @@ pub(super) fn fail_the_next_flush(machine: &SimMachine, pool: &OpenPool) -> Vec<
         let (members, space) = (pool.members.clone(), pool.space.clone());
         let look = move || {
             if namespace.progress().dirty_bytes < dirty && held.lock().is_empty() {
-                *held.lock() = take_room(&members, &space);
+                *held.lock() = take_room(&members, &space, ReserveLevel::Repair);
             }
         };
         machine.world.schedule(machine.world.now() + Duration::from_millis(ms), Box::new(look));
@@ -516,4 +517,39 @@ fn the_helpers_take_all_room() {
     assert!((0..6).all(|disk| pool.space.free_units(DiskIndex(disk)) == Units(0)));
     drop(held);
     pool.close().expect("it closes");
+}
+
+/// What nobody has synced waited for its flush, and what the flush wrote for the next batch: ten seconds.
+#[test]
+fn i2_what_nobody_syncs_is_durable_within_five_seconds() {
+    for (seed, pause) in (0..12).map(|seed| (seed, Duration::from_millis(470 * seed))) {
+        let machine = machine(500 + seed);
+        let pool = open(&machine, OpenOptions::default());
+        let namespace = &pool.namespace;
+        let old = make(namespace, "old");
+        write(namespace, old, 0, &content(1, 100_000));
+        namespace.sync().expect("it syncs");
+        // Others write all the time, and nobody syncs.
+        let others = make(namespace, "others");
+        let work = |span: Duration| {
+            let end = machine.world.now() + span;
+            let mut number = 0;
+            while machine.world.now() < end {
+                write(namespace, others, number * 8192, &[1; 8192]);
+                number += 1;
+                machine.world.run_for(Duration::from_millis(100));
+            }
+        };
+        work(pause);
+        write(namespace, old, 4096, &content(2, 50_000));
+        let new = make(namespace, "new");
+        write(namespace, new, 0, &content(3, 2_000_000));
+        work(Duration::from_millis(5_300));
+        let machine = super::reclaim::crashed(&machine, seed);
+        let pool = open(&machine, OpenOptions::default());
+        let namespace = &pool.namespace;
+        assert!(read(namespace, old, 4096, 50_000) == content(2, 50_000), "old, {pause:?}");
+        assert!(read(namespace, new, 0, 2_000_000) == content(3, 2_000_000), "new, {pause:?}");
+        pool.close().expect("it closes");
+    }
 }

@@ -4,9 +4,11 @@
 
 use super::*;
 use crate::base::{Ino, UNIT_BYTES};
-use crate::format::{ENTRY_HEADER_BYTES, RawEntryHeader, SLOTS, batch_crc, crc64};
+use crate::format::{
+    ENTRY_HEADER_BYTES, Key, ObjectKind, ObjectRecord, RawEntryHeader, SLOTS, batch_crc, crc64,
+};
 use crate::namespace::{Caller, FileKind, NewInode};
-use crate::pool::open::OpenOptions;
+use crate::pool::open::{OpenOptions, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
@@ -145,4 +147,26 @@ fn disks_that_say_anything_never_make_a_mount_panic() {
         machine.world.clear();
     }
     println!("{opened} of them opened all the same");
+}
+
+/// [R4] The log names an object where the root has its manifest. That is right only if the object's end is in
+/// the log too; here it is not, so one of the two is wrong, and nothing may be written over either.
+#[test]
+fn r4_an_object_in_use_where_the_root_has_its_own_is_damage() {
+    let machine = SimMachine::new(9, &[DISK_BYTES; 3]);
+    machine.create(parity(1));
+    let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+    let manifest = machine.root().manifest[0].record.clone();
+    let id = crate::base::ObjectId(77);
+    let record = ObjectRecord { id, kind: ObjectKind::Data, ..manifest };
+    pool.namespace.plant(&[(Key::object(id), Some(record.encode()))], 0);
+    pool.namespace.sync().expect("it is logged");
+    let disks = machine.disks.iter().enumerate();
+    let images = disks.map(|(at, disk)| (at, disk.snapshot().live().clone())).collect();
+    machine.world.clear();
+    drop(pool);
+    let machine = SimMachine::with_images(10, images);
+    let pool = machine.open(OpenOptions::default()).expect("it opens to be read");
+    assert_eq!(pool.read_only, ReadOnly::Damaged);
+    pool.close().expect("it closes");
 }

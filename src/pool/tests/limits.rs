@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::files::take_room;
 use super::reclaim::{USER, by_hand, crashed, finish, read, survey};
 use crate::base::{Clock, Ino, MIB, ObjectId, Random};
+use crate::fleet::ReserveLevel;
 use crate::format::{DiskLayout, Key, ObjectRecord, Redundancy};
 use crate::namespace::{Allocate, FileKind, Namespace, NamespaceError, NewInode};
-use crate::pool::open::OpenPool;
+use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
@@ -551,10 +553,10 @@ fn extents_of_every_shape_move() {
     let victims = survey(namespace);
     let alive: u64 = victims.iter().map(|(_, bytes)| bytes).sum();
     let victims: Vec<ObjectId> = victims.into_iter().map(|(object, _)| object).collect();
-    let before = (namespace.room().died_bytes, namespace.progress().moved_bytes + alive);
+    let before = (namespace.room().loose_bytes, namespace.progress().moved_bytes + alive);
     let begun = namespace.begin_compaction(&victims, 0).expect("it begins");
     finish(namespace, begun.expect("much is dead"));
-    assert_eq!((namespace.room().died_bytes, namespace.progress().moved_bytes), before);
+    assert_eq!((namespace.room().loose_bytes, namespace.progress().moved_bytes), before);
     assert!(objects(namespace).iter().all(|left| !victims.contains(left)), "all has moved");
     assert!(read(namespace, large) == parts && read(namespace, many) == split);
     for (at, block) in read(namespace, gaps).chunks(4096).enumerate() {
@@ -626,7 +628,7 @@ fn a_pool_is_closed_while_it_compacts() {
         let mut options = by_hand();
         options.reclaim.look = Duration::from_millis(100);
         options.reclaim.pause = Duration::from_secs(1);
-        options.reclaim.died_bytes_min = 1;
+        options.reclaim.loose_bytes_min = 1;
         options.reclaim.worth_percent_min = 90;
         let pool = machine.open(options).expect("the pool opens");
         let namespace = &pool.namespace;
@@ -648,4 +650,43 @@ fn a_pool_is_closed_while_it_compacts() {
         assert!(pool.namespace.audit().expect("it reads").is_clean(), "after {delay} ms");
         pool.close().expect("it closes");
     }
+}
+
+/// [R22] However badly dirty data can be placed, it fits a quarter of reclaim's reserve: a small pool
+/// accepts less of it.
+#[test]
+fn r22_a_small_pool_has_little_dirty_data() {
+    let machine = pool_of(13, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let most = namespace.statfs().total_bytes * 8 / 100 / 4;
+    let ino = make(namespace, "large", &[]).expect("it is new");
+    let block = vec![7; MIB as usize];
+    let mut dirty = 0;
+    for at in 0..100 {
+        namespace.write(ino, at * MIB, &block, false, false).expect("there is room");
+        dirty = namespace.progress().dirty_bytes.max(dirty);
+    }
+    assert!(dirty <= most, "{dirty} bytes are dirty, {most} at most");
+    assert!(dirty >= most / 4, "{dirty} of {most} bytes: there was little to see");
+    pool.close().expect("it closes");
+}
+
+/// [I7] Only repair's reserve is left: tables and roots may take it, for without them no delete would
+/// ever be in a checkpoint, and the log would fill.
+#[test]
+fn i7_a_checkpoint_is_written_where_only_repairs_reserve_is_left() {
+    let machine = pool_of(14, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });
+    let pool = machine.open(by_hand()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let ino = make(namespace, "file", &content(1, 9 << 20)).expect("there is room");
+    namespace.sync().expect("it syncs");
+    let held = take_room(&pool.members, &pool.space, ReserveLevel::Reclaim);
+    let root = machine.root().sequence;
+    remove(namespace, "file", ino);
+    namespace.sync().expect("its end is durable");
+    machine.world.run_for(Duration::from_secs(150));
+    assert!(machine.root().sequence > root, "no checkpoint in 150 seconds");
+    drop(held);
+    pool.close().expect("it closes");
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::files::*;
-use crate::base::{Ino, MIB, Random};
+use crate::base::sync::{Arc, Mutex};
+use crate::base::{Clock, Ino, MIB, Random};
 use crate::fleet::disk::Disk;
 use crate::fleet::disk::sim::Image;
 use crate::format::Redundancy;
@@ -68,7 +69,17 @@ impl Long {
             let told = format!("power was cut after step {} of {count}", index + 1);
             println!("{told}");
             let machine = SimMachine::with_images(100 + index as u64, images);
+            let during = images_in(&machine, Duration::from_micros(200 << (index % 8)));
             let pool = open(&machine, OpenOptions::default());
+            // [I8] And once more, with power lost again in the middle of the recovery.
+            let during = during.lock().take();
+            if let Some(images) = during {
+                let machine = SimMachine::with_images(200 + index as u64, images);
+                let pool = open(&machine, OpenOptions::default());
+                assert_clean(&pool.namespace, &told);
+                check(&pool.namespace, index);
+                pool.close().expect("it closes");
+            }
             assert_clean(&pool.namespace, &told);
             check(&pool.namespace, index);
             // The work goes on after the crash.
@@ -83,6 +94,22 @@ impl Long {
         check(&self.pool.namespace, count);
         self.pool.close().expect("it closes");
     }
+}
+
+type Images = Vec<(usize, Image)>;
+
+/// What a power cut leaves so much later.
+fn images_in(machine: &SimMachine, later: Duration) -> Arc<Mutex<Option<Images>>> {
+    let images: Arc<Mutex<Option<Images>>> = Arc::default();
+    let (disks, taken) = (machine.disks.clone(), images.clone());
+    let cut = move || {
+        let mut random = Random::new(later.as_micros() as u64);
+        let disks = disks.iter().enumerate();
+        let images = disks.map(|(at, disk)| (at, disk.snapshot().crash_image(&mut random)));
+        *taken.lock() = Some(images.collect());
+    };
+    machine.world.schedule(machine.world.now() + later, Box::new(cut));
+    images
 }
 
 fn crash_images(machine: &SimMachine, random: &mut Random) -> Vec<(usize, Image)> {

@@ -34,8 +34,9 @@ fn the_sparsest_go_first_and_together_as_far_as_they_fit() {
 
 #[test]
 fn a_survey_remembers_the_sparsest() {
-    let mut heap: BinaryHeap<Victim> = [500, 100, 900, 300].map(|alive| victim(alive, 1)).into();
-    heap.pop();
-    let sorted: Vec<u64> = heap.into_sorted_vec().iter().map(|victim| victim.alive).collect();
-    assert_eq!(sorted, [100, 300, 500]);
+    let mut victims = BinaryHeap::new();
+    let forgot = [500, 100, 900, 300, 200].map(|alive| remember(&mut victims, victim(alive, 1), 3));
+    assert_eq!(forgot, [false, false, false, true, true]);
+    let sorted: Vec<u64> = victims.into_sorted_vec().iter().map(|victim| victim.alive).collect();
+    assert_eq!(sorted, [100, 200, 300]);
 }

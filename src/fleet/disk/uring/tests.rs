@@ -2,21 +2,11 @@
 
 use super::super::{Buffer, Class, Fan, Operation, Outcome, Slice};
 use super::*;
+use crate::base::clock::TestClock;
 use crate::base::wait::ParkingWait;
-use crate::base::{MIB, Random, Ticks, UNIT_BYTES, WallTime};
+use crate::base::{MIB, Random, UNIT_BYTES};
 
 mod loops;
-
-struct TestClock(std::time::Instant);
-
-impl Clock for TestClock {
-    fn now(&self) -> Ticks {
-        Ticks(self.0.elapsed().as_nanos() as u64 + 1)
-    }
-    fn wall(&self) -> WallTime {
-        WallTime::default()
-    }
-}
 
 /// What pool does for disks.
 pub(super) struct Machine {
@@ -28,7 +18,7 @@ pub(super) struct Machine {
 #[allow(clippy::disallowed_methods, reason = "a real disk needs a real clock and a real thread")]
 impl Machine {
     pub fn new() -> Machine {
-        let clock: Arc<dyn Clock> = Arc::new(TestClock(std::time::Instant::now()));
+        let clock = TestClock::start();
         Machine { wait: ParkingWait::new(clock.clone()), clock, threads: Mutex::default() }
     }
 
