@@ -29,6 +29,8 @@ const BUFFER_BYTES: u64 = 96 * MIB;
 std::thread_local! {
     /// What pools made in this thread are like.
     pub static SHAPE: std::cell::Cell<Shape> = const { std::cell::Cell::new(Shape::WIDE) };
+    /// Whether pools made in this thread move what is not wholly alive.
+    pub static RECLAIMS: std::cell::Cell<bool> = const { std::cell::Cell::new(true) };
     /// Bytes that reclaim has moved in pools of this thread that are gone.
     pub static MOVED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
@@ -155,7 +157,7 @@ impl SimPool {
         options.reclaim = ReclaimOptions {
             loose_bytes_min: 1,
             loose_share: u64::MAX,
-            worth_percent_min: 90,
+            worth_percent_min: if RECLAIMS.get() { 90 } else { 0 },
             look: Duration::from_millis(300),
             pause: Duration::from_millis(6000),
             ..ReclaimOptions::default()
