@@ -27,6 +27,8 @@ pub(super) enum Command {
     List(List),
     /// Show how pools are; exits with 1 if one is not healthy
     Status(Status),
+    /// Check that everything agrees and is there; changes nothing, exits with 4 if something was found
+    Check(Check),
     /// Show what is on a disk
     Inspect(Inspect),
     /// Take disks out of use: no pool takes them any more
@@ -123,6 +125,19 @@ pub(super) struct Status {
 }
 
 #[derive(Args, Debug)]
+pub(super) struct Check {
+    /// Mount point, name or UUID of the pool; or its disks, if it is not mounted
+    #[arg(required = true, value_name = "POOL|DEVICE")]
+    pub(super) what: Vec<String>,
+    /// Read every shard too, not only the index
+    #[arg(long)]
+    pub(super) deep: bool,
+    /// For programs: one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Args, Debug)]
 pub(super) struct Inspect {
     #[command(subcommand)]
     pub(super) what: Structure,
@@ -204,6 +219,8 @@ mod tests {
             "isotherm sync /mnt",
             "isotherm list",
             "isotherm status tank --json",
+            "isotherm check tank --deep --json",
+            "isotherm check /dev/sdb /dev/sdc",
             "isotherm inspect label /dev/sdb",
             "isotherm inspect object /dev/sdb 1.2f",
             "isotherm inspect layout 4T",

@@ -1,10 +1,12 @@
 //! The `isotherm` command: one file per subcommand. Parses, asks the rooms below, prints, and turns
 //! what went wrong into a message that says what, where, and what to do next.
 //!
-//! Exit codes: 0 done · 1 refused or failed, and for `status`: a pool is not healthy · 2 wrong usage.
+//! Exit codes: 0 done · 1 refused or failed, and for `status`: a pool is not healthy · 2 wrong usage ·
+//! 4 for `check`: something was found, as fsck says it.
 
 mod args;
 mod bench_null;
+mod check;
 mod create;
 mod inspect;
 mod list;
@@ -12,6 +14,7 @@ mod logging;
 mod mount;
 mod mount_options;
 mod printing;
+mod progress;
 mod running;
 mod status;
 mod sync;
@@ -39,6 +42,7 @@ pub fn run() -> ExitCode {
         Command::Sync(arguments) => sync::run(&arguments),
         Command::List(arguments) => list::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Wipe(arguments) => wipe::run(&arguments),
         Command::Version => version::run(),

@@ -5,8 +5,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::server::{ABOUT, WAITING};
+use super::server::{ABOUT, CheckLine, WAITING};
 use super::status::PoolStatus;
+use super::{CheckReport, Tell};
 
 /// A pool whose daemon answers.
 #[derive(Clone, Debug)]
@@ -78,6 +79,20 @@ impl Client {
         match self.begin("sync", None)?.finish()?.as_str() {
             "ok" => Ok(()),
             other => Err(io::Error::other(other.to_string())),
+        }
+    }
+
+    /// Checks the pool; `tell` is told how far it is, and ends it with false.
+    pub fn check(&self, deep: bool, tell: &mut Tell<'_>) -> io::Result<CheckReport> {
+        let request = if deep { "check deep" } else { "check" };
+        let mut answer = self.begin(request, None)?;
+        loop {
+            match serde_json::from_str(&answer.line()?).map_err(io::Error::other)? {
+                CheckLine::Progress(progress) if tell(&progress) => {}
+                CheckLine::Progress(_) => return Err(io::ErrorKind::Interrupted.into()),
+                CheckLine::Report(report) => return Ok(*report),
+                CheckLine::Error(error) => return Err(io::Error::other(error)),
+            }
         }
     }
 

@@ -1,9 +1,10 @@
-//! The admin socket of a mounted pool: one line in, one line out.
+//! The admin socket of a mounted pool: one line in, one line out, or some.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `status` | the status as JSON on one line |
 //! | `sync` | `ok`, once everything written before is durable [I1]; or `error: ...` |
+//! | `check`, `check deep` | lines of JSON: how far it is, some a second, and at last the report or an error; it ends when the client goes away |
 //! | `wait` | `waiting`; when the pool is closed a second line, `clean` or `error: ...` |
 //!
 //! Only the user who mounted (and root) may connect: the directory is theirs.
@@ -13,8 +14,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::status::PoolStatus;
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use super::{CheckError, CheckProgress, CheckReport, Tell};
+use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Wait};
 
@@ -24,20 +28,39 @@ pub trait Controlled: Send + Sync {
     fn status(&self) -> PoolStatus;
     /// Makes everything durable.
     fn sync(&self) -> Result<(), String>;
+    /// Checks it; `deep` reads every shard.
+    fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError>;
 }
 
 /// Ending of the file beside the socket that says whose it is.
 pub(super) const ABOUT: &str = "about";
 /// The first line to a client that waits.
 pub(super) const WAITING: &str = "waiting";
+/// How often a client is told how far a check is.
+const TELL_AGAIN: Duration = Duration::from_millis(200);
 /// The longest request line.
 const LINE_BYTES_MAX: u64 = 1024;
 /// A client that does not take its answer is dropped after this.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A line of the answer to `check`.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum CheckLine {
+    Progress(CheckProgress),
+    Report(Box<CheckReport>),
+    Error(String),
+}
+
 struct Shared {
     pool: Arc<dyn Controlled>,
     wait: Arc<dyn Wait>,
+    clock: Arc<dyn Clock>,
+    /// The pool is about to be closed: checks end.
+    ending: AtomicBool,
+    /// Checks under way.
+    checks: AtomicUsize,
+    checked: Event,
     /// How the pool was closed, once it is.
     closed: Mutex<Option<String>>,
     closing: Event,
@@ -49,7 +72,6 @@ struct Shared {
 /// A listening admin socket.
 pub struct Server {
     shared: Arc<Shared>,
-    clock: Arc<dyn Clock>,
     path: PathBuf,
 }
 
@@ -80,6 +102,10 @@ impl Server {
         let shared = Arc::new(Shared {
             pool,
             wait,
+            clock,
+            ending: AtomicBool::new(false),
+            checks: AtomicUsize::new(0),
+            checked: Event::new(),
             closed,
             closing: Event::new(),
             waiting: AtomicUsize::new(0),
@@ -96,7 +122,17 @@ impl Server {
                 }
             }),
         );
-        Ok(Server { shared, clock, path: path.to_path_buf() })
+        Ok(Server { shared, path: path.to_path_buf() })
+    }
+
+    /// The pool is about to be closed: checks end; waits for them, though not for ever.
+    pub fn end_checks(&self) {
+        let shared = &self.shared;
+        shared.ending.store(true, Ordering::SeqCst);
+        let until = shared.clock.now() + CLIENT_TIMEOUT;
+        shared
+            .wait
+            .until(&shared.checked, Some(until), &mut || shared.checks.load(Ordering::SeqCst) == 0);
     }
 
     /// The pool is closed: everybody who waited is told how, and the socket goes.
@@ -106,7 +142,7 @@ impl Server {
         let _ = std::fs::remove_file(&self.path);
         let _ = std::fs::remove_file(self.path.with_extension(ABOUT));
         // The process ends after this: whoever waited is told first.
-        let until = self.clock.now() + CLIENT_TIMEOUT;
+        let until = self.shared.clock.now() + CLIENT_TIMEOUT;
         self.shared.wait.until(&self.shared.told, Some(until), &mut || {
             self.shared.waiting.load(Ordering::SeqCst) == 0
         });
@@ -137,6 +173,8 @@ fn serve(shared: &Shared, stream: UnixStream) {
                 shared.wait.until(&shared.closing, None, &mut || is_closed());
                 shared.closed.lock().clone().unwrap_or_default()
             }
+            "check" => return check(shared, &stream, false),
+            "check deep" => return check(shared, &stream, true),
             other => format!("error: unknown request \"{}\"", other.escape_default()),
         };
         (&stream).write_all(answer.as_bytes())?;
@@ -149,6 +187,35 @@ fn serve(shared: &Shared, stream: UnixStream) {
     if let Err(error) = answer {
         log::debug!("an admin client went away: {error}");
     }
+}
+
+/// Checks, and says how far it is, until it is done or nobody listens any more.
+fn check(shared: &Shared, mut stream: &UnixStream, deep: bool) -> io::Result<()> {
+    let mut say = |line: &CheckLine| -> io::Result<()> {
+        let mut text = serde_json::to_vec(line)?;
+        text.push(b'\n');
+        stream.write_all(&text)
+    };
+    shared.checks.fetch_add(1, Ordering::SeqCst);
+    let mut next = shared.clock.now();
+    let report = shared.pool.check(deep, &mut |progress| {
+        if shared.ending.load(Ordering::SeqCst) {
+            return false;
+        }
+        let now = shared.clock.now();
+        if now < next {
+            return true;
+        }
+        next = now + TELL_AGAIN;
+        say(&CheckLine::Progress(progress.clone())).is_ok()
+    });
+    shared.checks.fetch_sub(1, Ordering::SeqCst);
+    shared.checked.notify();
+    say(&match report {
+        Ok(report) => CheckLine::Report(Box::new(report)),
+        Err(CheckError::Stopped) => CheckLine::Error("the pool is being unmounted".into()),
+        Err(error) => CheckLine::Error(error.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -165,6 +232,17 @@ mod tests {
         }
         fn sync(&self) -> Result<(), String> {
             Ok(())
+        }
+        /// Goes on until it is told not to.
+        fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {
+            let mut progress = CheckProgress { step: "index".into(), done: 0, total: 1000 };
+            while tell(&progress) {
+                progress.done += 1;
+                if !deep && progress.done == 1000 {
+                    return Ok(CheckReport { inodes: 7, ..CheckReport::default() });
+                }
+            }
+            Err(CheckError::Stopped)
         }
     }
 

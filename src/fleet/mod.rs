@@ -23,7 +23,9 @@ pub use error::FleetError;
 pub use heat::Heat;
 pub use journal::{Journal, JournalContext, Level, Mark, Replay, ReplayFrom, replay};
 pub use members::{Member, MemberState, Members};
-pub use object::{ChecksumSource, ObjectContext, ObjectStore, StoredObject, WriteObject};
+pub use object::{
+    ChecksumSource, Judge, ObjectContext, ObjectStore, ShardHealth, StoredObject, WriteObject,
+};
 pub use quorum::{Quorum, RecordMembers};
 pub use reports::{FailReason, Report, Reports};
 pub use space::{Pin, Reservation, ReserveLevel, Snapshot, Space, Stream};

@@ -228,6 +228,30 @@ pub fn decode_footer(footer: &[u8], table_bytes: u32) -> Result<TableMeta, Forma
     Ok(meta)
 }
 
+/// How many parts of a table are not what its meta says: data blocks, index, filter, footer. Without its
+/// index the data blocks cannot be told apart: they count as one.
+pub fn bad_parts(bytes: &[u8], meta: &TableMeta) -> u32 {
+    let part = |extent: Extent| {
+        let (start, length) = (extent.offset as usize, extent.length as usize);
+        start.checked_add(length).and_then(|end| bytes.get(start..end)).unwrap_or_default().to_vec()
+    };
+    let table_bytes = as_u32(bytes.len());
+    let footer = Extent { offset: table_bytes.saturating_sub(FOOTER_BYTES), length: FOOTER_BYTES };
+    let footer = decode_footer(&part(footer), table_bytes).is_ok_and(|found| found == *meta);
+    let filter = Filter::open(part(meta.filter), meta).is_ok();
+    let mut bad = u32::from(!footer) + u32::from(!filter);
+    match Block::open_index(part(meta.index), meta) {
+        Ok(index) => {
+            let blocks = (0..index.len()).map(|at| index.place(at));
+            let wrong =
+                |place: &Extent| Block::open_data(part(*place), meta.tag, place.offset).is_err();
+            bad += blocks.filter(wrong).count() as u32;
+        }
+        Err(_) => bad += 1,
+    }
+    bad
+}
+
 /// A finished table.
 #[derive(Clone, Debug)]
 pub struct BuiltTable {

@@ -355,13 +355,9 @@ impl Core {
         let pieces = decode(decode_pieces(record, &bytes))?;
         let before = sources.len();
         for piece in pieces {
-            let mut from = Some(piece.file_offset);
-            while let Some(at) = from {
-                let (found, rest) = self.look(|tx| tx.live_of(record.id, &piece, at))?;
-                let found = found.into_iter().map(|source| Source { victim: number, ..source });
-                sources.extend(found);
-                from = rest;
-            }
+            self.each_live(record.id, &piece, &mut |source| {
+                sources.push(Source { victim: number, ..source });
+            })?;
         }
         // Else it would stay, and be read again and again: `check` says what is wrong with it, if it
         // is not just that somebody was faster.
@@ -372,6 +368,29 @@ impl Core {
             return Err(damaged());
         }
         Ok(())
+    }
+
+    /// All that is alive of a piece.
+    fn each_live(
+        &self,
+        object: ObjectId,
+        piece: &Piece,
+        take: &mut dyn FnMut(Source),
+    ) -> Result<(), NamespaceError> {
+        let mut from = Some(piece.file_offset);
+        while let Some(at) = from {
+            let (found, rest) = self.look(|tx| tx.live_of(object, piece, at))?;
+            found.into_iter().for_each(&mut *take);
+            from = rest;
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a piece are alive.
+    pub(super) fn alive_of(&self, object: ObjectId, piece: &Piece) -> Result<u64, NamespaceError> {
+        let mut alive = 0;
+        self.each_live(object, piece, &mut |source| alive += source.length)?;
+        Ok(alive)
     }
 
     /// Reads what is alive; memory for exactly that is kept. Victims that cannot be read stay.
@@ -464,7 +483,7 @@ fn span_of(sources: &[Source]) -> Range<u32> {
 }
 
 /// Bytes of an object on all disks together.
-fn disk_bytes(record: &ObjectRecord) -> u64 {
+pub(super) fn disk_bytes(record: &ObjectRecord) -> u64 {
     record.places.iter().flatten().count() as u64 * record.shard_units().bytes()
 }
 

@@ -45,6 +45,7 @@ mod stream;
 mod sync;
 mod tx;
 pub mod types;
+mod verify;
 mod write;
 mod written;
 mod xattr;
@@ -52,13 +53,14 @@ mod xattr;
 use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn, Task};
 
-pub use audit::{Audit, Finding, Found};
+pub use audit::{Audit, Finding, Found, Watch};
 pub use chain::ChainLimits;
 pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use compact::{Compacted, Compaction, DENSE_PERCENT, ObjectUse, Room};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};
 pub use types::*;
+pub use verify::{ObjectHealth, Unkeyed};
 
 pub use recover::{Recovery, load_root};
 

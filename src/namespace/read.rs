@@ -233,6 +233,14 @@ pub(super) struct IndexLists<'a> {
     pub(super) core: &'a Core,
 }
 
+impl Located {
+    /// A record that is current, pinned: the lock that guards it is held.
+    pub(super) fn pinned(core: &Core, record: ObjectRecord) -> Located {
+        let pin = core.space.pin(record.id);
+        Located { record, written: None, _pin: pin }
+    }
+}
+
 impl IndexLists<'_> {
     fn get(&self, key: &Key) -> Result<Option<Vec<u8>>, FleetError> {
         self.core.index.read(key.as_bytes(), None)
@@ -345,6 +353,6 @@ impl Tx<'_> {
             );
         };
         let record = decode(ObjectRecord::decode(&value))?;
-        Ok(Arc::new(Located { record, written: None, _pin: self.core.space.pin(object) }))
+        Ok(Arc::new(Located::pinned(self.core, record)))
     }
 }

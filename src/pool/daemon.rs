@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::assemble::AssembleError;
 use super::events::{Reporter, Teller};
-use super::face::Face;
+use super::face::{Face, check_open};
 use super::host::{FoundDisk, Host};
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
@@ -22,7 +22,7 @@ use super::returned::{Lookout, Sightings};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::Arc;
 use crate::base::{Event, PoolUuid};
-use crate::control::{PoolStatus, Server};
+use crate::control::{CheckError, CheckReport, PoolStatus, Server, Tell};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::disk::probe::uses;
 use crate::frontend::mounts::find_mount;
@@ -106,6 +106,9 @@ pub enum DaemonError {
         /// Why it failed.
         source: io::Error,
     },
+    /// A check has no result.
+    #[error("the check: {0}")]
+    Check(#[from] CheckError),
     /// Closing failed: the pool is not clean, what was synced is safe.
     #[error("the pool could not be closed cleanly: {0}")]
     Close(NamespaceError),
@@ -134,6 +137,7 @@ pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<
     stop_on_signals(host, mount.mountpoint());
     ready();
     let served = mount.serve();
+    server.end_checks();
     let closed = pool.close();
     server.close(&match &closed {
         Ok(()) => "clean".to_string(),
@@ -262,6 +266,29 @@ pub fn clear_dead_mount(mountpoint: &Path) -> bool {
         Err(error) => log::warn!("{}: a dead mount stays: {error}", mountpoint.display()),
     }
     find_mount(mountpoint).is_none()
+}
+
+/// Checks a pool that is not mounted, changing nothing on its disks.
+pub fn check(
+    host: &Host,
+    pool: Option<String>,
+    devices: Vec<PathBuf>,
+    deep: bool,
+    tell: &mut Tell<'_>,
+) -> Result<CheckReport, DaemonError> {
+    let mut options = defaults(pool, devices, PathBuf::new());
+    options.open.assemble.read_only = true;
+    options.open.namespace.read_only = true;
+    options.members_wait = Duration::ZERO;
+    let found = find_members(host, &options)?;
+    let candidates = open_candidates(host, &found, true)?;
+    let pool = host.open_pool(candidates, options.open)?;
+    let uuid = pool.uuid();
+    let report = check_open(&pool.namespace, &pool.members, &pool.entries, deep, tell);
+    pool.close().map_err(DaemonError::Close)?;
+    // Nothing kept others from mounting it meanwhile: then what was read is no picture of anything.
+    refuse_running(uuid)?;
+    Ok(report?)
 }
 
 /// Step 1.

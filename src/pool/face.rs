@@ -7,12 +7,13 @@ use super::events::EventLog;
 use super::open::ReadOnly;
 use super::returned::Sightings;
 use crate::base::sync::Arc;
-use crate::base::{KIB, PoolUuid};
-use crate::control::{Controlled, DiskStatus, Health, PoolStatus};
+use crate::base::{DiskIndex, KIB, PoolUuid};
+use crate::control::{CheckError, CheckReport, Controlled, DiskStatus, Health, PoolStatus, Tell};
 use crate::fleet::disk::Identity;
 use crate::fleet::{Heat, Member, MemberState, Members, Space};
 use crate::format::MemberEntry;
 use crate::namespace::Namespace;
+use crate::services::check::check;
 
 /// What the admin socket may see of the pool.
 pub(super) struct Face {
@@ -112,6 +113,31 @@ impl Controlled for Face {
     fn sync(&self) -> Result<(), String> {
         self.namespace.sync().map_err(|error| error.to_string())
     }
+
+    fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {
+        check_open(&self.namespace, &self.members, &self.entries, deep, tell)
+    }
+}
+
+/// Checks an open pool.
+pub(super) fn check_open(
+    namespace: &Namespace,
+    members: &Members,
+    entries: &[MemberEntry],
+    deep: bool,
+    tell: &mut Tell<'_>,
+) -> Result<CheckReport, CheckError> {
+    let name = |index: DiskIndex| {
+        let path = members.handle(index).map(|disk| disk.identity().path.clone());
+        let serial = entries.iter().find(|entry| entry.index == index);
+        let serial = serial.map(|entry| entry.serial.as_str()).filter(|serial| !serial.is_empty());
+        match (path, serial) {
+            (Some(path), _) => format!("disk {} ({path})", index.0),
+            (None, Some(serial)) => format!("disk {} (serial {serial})", index.0),
+            (None, None) => format!("disk {}", index.0),
+        }
+    };
+    check(namespace, deep, &name, tell)
 }
 
 /// What to do next, in plain words.

@@ -23,6 +23,7 @@ use crate::format::{DiskLayout, Redundancy, Root};
 
 mod audits;
 mod chains;
+mod checks;
 mod cut_short;
 mod files;
 mod holes;

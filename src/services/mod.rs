@@ -1,3 +1,4 @@
 //! Room `services`: background work on namespace and fleet.
 
+pub mod check;
 pub mod reclaim;

@@ -18,11 +18,13 @@ mod store;
 mod table;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write_plan;
 mod writer;
 
 pub use reader::ShardMemory;
 pub use store::{ObjectContext, ObjectStore};
+pub use verify::{Judge, ShardHealth};
 
 /// An object to be written.
 #[derive(Clone, Copy, Debug)]

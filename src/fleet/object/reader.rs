@@ -76,6 +76,8 @@ pub(super) struct Reading<'a, C: ?Sized> {
     class: Class,
     /// Where whole shards are to be read to.
     memory: Option<&'a ShardMemory<'a>>,
+    /// Bad cells are left as they are, and nobody is told: for checks.
+    peeks: bool,
     wanted: Wanted,
     shards: Vec<ShardRead>,
     fan: Fan,
@@ -105,6 +107,21 @@ pub(super) fn run_read<C: ChecksumSource + ?Sized>(
     reading.carry_out()?;
     reading.finish(into);
     Ok(())
+}
+
+/// Reads `range` of the object. See `ObjectStore::peek`.
+pub(super) fn run_peek<C: ChecksumSource + ?Sized>(
+    store: &ObjectStore,
+    record: &ObjectRecord,
+    checksums: &C,
+    range: Range<u32>,
+) -> Result<Vec<u8>, FleetError> {
+    let mut bytes = vec![0; range.len()];
+    let mut reading = Reading::new(store, record, checksums, range, Class::Background)?;
+    reading.peeks = true;
+    reading.carry_out()?;
+    reading.finish(&mut bytes);
+    Ok(bytes)
 }
 
 /// Reads all data shards of the object. See `ObjectStore::read_shards`.
@@ -150,6 +167,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
             range,
             class,
             memory: None,
+            peeks: false,
             shards: shards.collect(),
             fan: Fan::new(0),
             slots: 0,
@@ -421,7 +439,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
     }
 
     fn see_to_bad_cells(&mut self) {
-        if self.shards.iter().any(|shard| !shard.bad.is_empty()) {
+        if !self.peeks && self.shards.iter().any(|shard| !shard.bad.is_empty()) {
             self.fan = Fan::new(0);
             let repaired = super::in_place::repair_cells(self);
             self.report_bad(|shard| repaired.contains(&shard));

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::reader::{ShardMemory, run_read, run_read_shards};
+use super::reader::{ShardMemory, run_peek, run_read, run_read_shards};
 use super::table::run_table_read;
+use super::verify::{Judge, ShardHealth, bad_cells, run_verify};
 use super::writer::run_writes;
 use super::{ChecksumSource, StoredObject, WriteObject};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
@@ -142,6 +143,16 @@ impl ObjectStore {
         Ok(bytes)
     }
 
+    /// As `read`, when users leave time for it; what is bad is left as it is.
+    pub fn peek<C: ChecksumSource + ?Sized>(
+        &self,
+        record: &ObjectRecord,
+        checksums: &C,
+        range: Range<u32>,
+    ) -> Result<Vec<u8>, FleetError> {
+        run_peek(self, record, checksums, range)
+    }
+
     /// Reads the whole object, shard by shard: its k data shards in order (of replicas: one), each to
     /// memory that `memory` gave for it. Shards at the end of the object may end with its last byte,
     /// or go on with padding. Every byte was verified [I4]; the caller holds a pin, as for `read_into`.
@@ -153,6 +164,33 @@ impl ObjectStore {
         memory: &ShardMemory<'_>,
     ) -> Result<Vec<Buffer>, FleetError> {
         run_read_shards(self, record, checksums, class, memory)
+    }
+
+    /// Reads every shard, header and padding included, and says what each is like, in their order. `judge`
+    /// says of a payload how many of its parts are bad. Repairs nothing. The caller holds a pin.
+    pub fn verify(&self, record: &ObjectRecord, judge: &mut Judge<'_>) -> Vec<ShardHealth> {
+        run_verify(self, record, judge)
+    }
+
+    /// As `verify`, cell by cell by these checksums.
+    pub fn verify_cells<C: ChecksumSource + ?Sized>(
+        &self,
+        record: &ObjectRecord,
+        checksums: &C,
+    ) -> Result<Vec<ShardHealth>, FleetError> {
+        let mut failed = None;
+        let found = self.verify(record, &mut |shard, payload| {
+            let list = record.checksum_list(shard);
+            let expected = match checksums.list(record.id, list) {
+                Ok(expected) => expected?,
+                Err(error) => {
+                    failed = Some(error);
+                    return None;
+                }
+            };
+            Some(bad_cells(record, list, &expected, payload))
+        });
+        failed.map_or(Ok(found), Err)
     }
 
     /// Reads `length` bytes at `offset` of a replicated object whose parts carry their own checksum

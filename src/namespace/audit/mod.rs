@@ -20,13 +20,14 @@ use std::fmt;
 
 use super::Namespace;
 use super::core::Core;
-use super::error::NamespaceError;
+use super::error::{FleetError, NamespaceError};
 use super::index::{Index, Pins, Snapshot};
 use super::long_cut;
 use crate::base::{Ino, ObjectId};
 use crate::fleet::space::Inventory;
 use crate::format::{
-    DirentValue, InodeRecord, KEY_BYTES_MAX, Key, KeyView, ObjectRecord, decode_cut_steps,
+    DirentValue, ExtentValue, InodeRecord, KEY_BYTES_MAX, Key, KeyView, ObjectRecord,
+    decode_cut_steps,
 };
 
 mod files;
@@ -121,13 +122,25 @@ impl Namespace {
     /// Walks the whole index, and says where it contradicts itself or the space map. Exact on a pool
     /// that is at rest: while others write, an object may be said to be unused that is just being freed.
     pub fn audit(&self) -> Result<Audit, NamespaceError> {
-        self.audit_by(WINDOW)
+        self.audit_by(WINDOW, &|_| true)
+    }
+
+    /// The same; `watch` is told how many entries of the index were read since it was told last, and ends
+    /// it with false (error `Stopped`). It reads some more than [`Namespace::index_entries`] says.
+    pub fn audit_watched(&self, watch: &Watch<'_>) -> Result<Audit, NamespaceError> {
+        self.audit_by(WINDOW, watch)
+    }
+
+    /// About how many entries the index has: those of its tables.
+    pub fn index_entries(&self) -> u64 {
+        let tables = self.core.index.snapshot().tables();
+        tables.iter().map(|(_, meta)| meta.entries).sum()
     }
 
     /// The same with so many inodes or objects at a time.
-    fn audit_by(&self, window: usize) -> Result<Audit, NamespaceError> {
+    fn audit_by(&self, window: usize, watch: &Watch<'_>) -> Result<Audit, NamespaceError> {
         let moment = Moment::wait_for(&self.core)?;
-        let reader = Reader { index: &self.core.index, snapshot: &moment.index };
+        let reader = Reader { index: &self.core.index, snapshot: &moment.index, watch };
         let name_key = self.core.name_key;
         let mut audit = Audit { compared_space: moment.space.is_some(), ..Audit::default() };
         let mut walk = Walk { reader, moment: &moment, name_key, window, audit: &mut audit };
@@ -188,11 +201,15 @@ impl Moment {
     }
 }
 
+/// Told how many entries were read; false ends it.
+pub type Watch<'a> = dyn Fn(u64) -> bool + 'a;
+
 /// Reads the index as of the moment. Waits for disks; no lock is held.
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     index: &'a Index,
     snapshot: &'a Snapshot,
+    watch: &'a Watch<'a>,
 }
 
 impl Reader<'_> {
@@ -214,6 +231,9 @@ impl Reader<'_> {
                     continue;
                 }
             };
+            if !(self.watch)(scan.entries.len() as u64) {
+                return Err(NamespaceError::Io(FleetError::Stopped));
+            }
             if !scan.entries.iter().all(|(key, value)| visit(key, value)) {
                 return Ok(());
             }
@@ -306,6 +326,52 @@ impl Walk<'_> {
     }
 }
 
+/// One path to each of these, where one leads there.
+pub(super) fn paths(
+    index: &Index,
+    inodes: &BTreeSet<Ino>,
+) -> Result<BTreeMap<Ino, Vec<u8>>, NamespaceError> {
+    let snapshot = index.snapshot();
+    let reader = Reader { index, snapshot: &snapshot, watch: &|_| true };
+    let mut paths = Paths { reader, known: BTreeMap::new() };
+    paths.learn(inodes)?;
+    let mut found = BTreeMap::new();
+    for &ino in inodes {
+        if let Some(path) = paths.path(ino)? {
+            found.insert(ino, path);
+        }
+    }
+    Ok(found)
+}
+
+/// Inodes with extents in these objects, at most `each` of one.
+pub(super) fn owners(
+    index: &Index,
+    objects: &BTreeSet<ObjectId>,
+    each: usize,
+) -> Result<BTreeMap<ObjectId, Vec<Ino>>, NamespaceError> {
+    let mut found: BTreeMap<ObjectId, Vec<Ino>> = BTreeMap::new();
+    if objects.is_empty() {
+        return Ok(found);
+    }
+    let snapshot = index.snapshot();
+    let reader = Reader { index, snapshot: &snapshot, watch: &|_| true };
+    let (start, end) = (Key::kind_from(EXTENTS), Key::kind_from(EXTENTS + 1));
+    reader.each(&start, &end, &mut |key, value| {
+        if let Ok(KeyView::Extent { ino, .. }) = KeyView::decode(key)
+            && let Ok(extent) = ExtentValue::decode(value)
+            && objects.contains(&extent.object)
+        {
+            let inodes = found.entry(extent.object).or_default();
+            if inodes.last() != Some(&ino) && inodes.len() < each {
+                inodes.push(ino);
+            }
+        }
+        true
+    })?;
+    Ok(found)
+}
+
 /// Finds a name for what was found.
 struct Paths<'a> {
     reader: Reader<'a>,
@@ -317,24 +383,26 @@ impl Paths<'_> {
     fn find(&mut self, audit: &mut Audit) -> Result<(), NamespaceError> {
         let wanted: BTreeSet<Ino> =
             audit.findings.iter().filter_map(|found| found.finding.ino()).collect();
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let known = &mut self.known;
-        self.reader.each(
-            &Key::kind_from(NAMES),
-            &Key::kind_from(NAMES + 1),
-            &mut |key, value| {
-                note_name(known, key, value, |ino| wanted.contains(&ino));
-                true
-            },
-        )?;
+        self.learn(&wanted)?;
         for found in &mut audit.findings {
             if let Some(ino) = found.finding.ino() {
                 found.path = self.path(ino)?;
             }
         }
         Ok(())
+    }
+
+    /// Finds a name of each of these.
+    fn learn(&mut self, wanted: &BTreeSet<Ino>) -> Result<(), NamespaceError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let known = &mut self.known;
+        let (start, end) = (Key::kind_from(NAMES), Key::kind_from(NAMES + 1));
+        self.reader.each(&start, &end, &mut |key, value| {
+            note_name(known, key, value, |ino| wanted.contains(&ino));
+            true
+        })
     }
 
     /// From the root down to this inode.
@@ -407,7 +475,7 @@ impl Namespace {
     /// All entries of this kind.
     pub(crate) fn entries(&self, kind: u8) -> Vec<(Key, Vec<u8>)> {
         let snapshot = self.core.index.snapshot();
-        let reader = Reader { index: &self.core.index, snapshot: &snapshot };
+        let reader = Reader { index: &self.core.index, snapshot: &snapshot, watch: &|_| true };
         let mut found = Vec::new();
         let (start, end) = (Key::kind_from(kind), Key::kind_from(kind + 1));
         let read = reader.each(&start, &end, &mut |key, value| {
@@ -420,6 +488,6 @@ impl Namespace {
 
     /// `audit`, with so many inodes or objects at a time.
     pub(crate) fn audit_in_windows(&self, window: usize) -> Audit {
-        self.audit_by(window).expect("it reads")
+        self.audit_by(window, &|_| true).expect("it reads")
     }
 }

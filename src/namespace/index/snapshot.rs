@@ -3,6 +3,8 @@
 use super::memtable::Memtable;
 use super::tree::Tree;
 use crate::base::sync::Arc;
+use crate::format::ObjectRecord;
+use crate::format::table::TableMeta;
 
 /// The index as it was at one moment. While it lives it keeps that moment's memtables in memory and
 /// its tables on disk [I3]: keep it short, and walk long ranges by key instead.
@@ -17,6 +19,12 @@ impl Snapshot {
     pub(super) fn new(active: Arc<Memtable>, tree: Arc<Tree>) -> Snapshot {
         let sequence = active.hold();
         Snapshot { active, sequence, tree }
+    }
+
+    /// Its tables.
+    pub fn tables(&self) -> Vec<(ObjectRecord, TableMeta)> {
+        let tables = self.tree.placed().map(|placed| placed.table);
+        tables.map(|table| (table.record.clone(), table.meta.clone())).collect()
     }
 }
 
