@@ -5,6 +5,8 @@
 mod answers;
 #[path = "mount/caching.rs"]
 mod caching;
+#[path = "mount/check.rs"]
+mod check;
 #[path = "mount/command.rs"]
 mod command;
 #[path = "mount/harness.rs"]

@@ -77,6 +77,7 @@ wait "$DAEMON" 2>/dev/null || true
 wait "$!" 2>/dev/null || true
 pool_mount_foreground
 expect "full: what is there after kill -9 is whole" fill check "$WORK/mount"
+pool_check "full: check of all shards" --deep
 
 find "$WORK/mount" -mindepth 1 -delete
 pool_sync
@@ -100,4 +101,5 @@ if [ "$to_disks" -lt $((3 * NUMBER)) ]; then
 else
   not_ok "full: $ratio bytes to the disks for each one written"
 fi
+pool_check "full: check after that" --deep
 pool_umount

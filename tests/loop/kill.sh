@@ -35,6 +35,7 @@ for ((round = 1; round <= rounds; round++)); do
   fi
   took=$(($(now_ms) - began))
   judge "$round" "kill $round of $rounds after $pause ms, mounted in $took ms"
+  pool_check "kill $round of $rounds: check"
   if [ "${KEEP:-}" = 1 ] && [ "$FAILED" -gt 0 ]; then exit 1; fi
   # Every second round goes on from a clean unmount, the others from a second kill while idle.
   if [ $((round % 2)) = 0 ]; then
@@ -45,6 +46,10 @@ for ((round = 1; round <= rounds; round++)); do
     DAEMON=
   fi
 done
+
+pool_mount
+pool_check "kill: check of all shards" --deep
+pool_umount
 
 # The checker must see a fault in this very pool, or its silence means nothing.
 pool_mount

@@ -208,6 +208,18 @@ pool_sync() {
   if [ "$POOL_KIND" = btrfs ]; then sync --file-system "$WORK/mount"; else "$ISOTHERM" sync "$WORK/mount"; fi
 }
 
+# pool_check NAME [--deep]: the mounted pool agrees with itself [R18].
+pool_check() {
+  local name=$1 output
+  shift
+  [ "$POOL_KIND" = isotherm ] || return 0
+  if output=$("$ISOTHERM" check "$WORK/mount" "$@" 2>&1); then
+    ok "$name: $(head -n 1 <<<"$output")"
+  else
+    not_ok "$name: $(head -n 5 <<<"$output" | tr '\n' ' ')"
+  fi
+}
+
 drop_caches() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 
 # --- comparing trees -----------------------------------------------------------------------------

@@ -78,6 +78,7 @@ under_load() {
     on_platters
     if pool_mount_foreground; then
       judge "$round" "power cut $round of $rounds"
+      pool_check "power cut $round of $rounds: check" --deep
       pool_umount
     else
       not_ok "power cut $round of $rounds: does not mount again"

@@ -166,6 +166,7 @@ run_with() {
   began=$(now_ms)
   compare "$name: compared after a remount"
   say "$name: compared in $(($(now_ms) - began)) ms"
+  pool_check "$name: check of all shards" --deep
   pool_umount
   local pairs=() first second pair
   for first in 0 1 2 3 4 5 6 7; do

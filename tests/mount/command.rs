@@ -13,13 +13,13 @@ use crate::harness::is_root;
 const MIB: u64 = 1 << 20;
 
 /// Six image files, a mount point, and a run directory of their own.
-struct Shelf {
-    directory: tempfile::TempDir,
-    disks: Vec<PathBuf>,
+pub struct Shelf {
+    pub directory: tempfile::TempDir,
+    pub disks: Vec<PathBuf>,
 }
 
 impl Shelf {
-    fn new() -> Shelf {
+    pub fn new() -> Shelf {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::create_dir(directory.path().join("mnt")).expect("mkdir");
         let disks = (0..6).map(|index| {
@@ -32,11 +32,11 @@ impl Shelf {
         Shelf { directory, disks }
     }
 
-    fn mountpoint(&self) -> PathBuf {
+    pub fn mountpoint(&self) -> PathBuf {
         self.directory.path().join("mnt")
     }
 
-    fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[&str]) -> Output {
         let output = Command::new(env!("CARGO_BIN_EXE_isotherm"))
             .args(arguments)
             .env("XDG_RUNTIME_DIR", self.directory.path())
@@ -46,19 +46,19 @@ impl Shelf {
     }
 
     /// Runs `command DISKS... rest`.
-    fn with_disks(&self, command: &[&str], rest: &[&str]) -> Output {
+    pub fn with_disks(&self, command: &[&str], rest: &[&str]) -> Output {
         let disks = self.disks.iter().map(|disk| disk.to_str().expect("our own names"));
         let arguments: Vec<&str> =
             command.iter().copied().chain(disks).chain(rest.iter().copied()).collect();
         self.run(&arguments)
     }
 
-    fn create(&self) {
+    pub fn create(&self) {
         let made = self.with_disks(&["create", "shelf"], &[]);
         assert!(made.status.success(), "{}", said(&made));
     }
 
-    fn mount(&self) -> bool {
+    pub fn mount(&self) -> bool {
         if File::options().read(true).write(true).open("/dev/fuse").is_err() {
             eprintln!("skipped: /dev/fuse cannot be opened");
             return false;
@@ -71,7 +71,7 @@ impl Shelf {
         true
     }
 
-    fn status(&self) -> (bool, serde_json::Value) {
+    pub fn status(&self) -> (bool, serde_json::Value) {
         let output = self.run(&["status", "--json", &self.mountpoint().display().to_string()]);
         let pools = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
@@ -79,15 +79,15 @@ impl Shelf {
         (output.status.success(), pools.remove(0))
     }
 
-    fn sync(&self) -> Output {
+    pub fn sync(&self) -> Output {
         self.run(&["sync", &self.mountpoint().display().to_string()])
     }
 
-    fn umount(&self) -> Output {
+    pub fn umount(&self) -> Output {
         self.run(&["umount", &self.mountpoint().display().to_string()])
     }
 
-    fn is_clean(&self) -> bool {
+    pub fn is_clean(&self) -> bool {
         self.disks.iter().all(|disk| {
             let label = self.run(&["inspect", "label", &disk.display().to_string()]);
             let text = String::from_utf8_lossy(&label.stdout).into_owned();
@@ -110,7 +110,7 @@ fn is_alive(pid: u64) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.contains(" Z "))
 }
 
-fn said(output: &Output) -> String {
+pub fn said(output: &Output) -> String {
     let (out, error) = (&output.stdout, &output.stderr);
     format!("{} {}{}", output.status, String::from_utf8_lossy(out), String::from_utf8_lossy(error))
 }
