@@ -203,8 +203,7 @@ impl Tx<'_> {
         }
         let mut as_of_point = record.clone();
         if let Some(after) = inode.after {
-            as_of_point.size = after.size;
-            as_of_point.mtime = after.mtime;
+            after.put_back(&mut as_of_point);
         }
         let newer = self
             .state

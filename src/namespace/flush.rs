@@ -281,7 +281,7 @@ fn start(inode: &mut super::inode_state::InodeState, ino: Ino, point: u64) -> Fl
     inode.flushing = true;
     // Now, the file is what its record says; pieces do not know of what changed no bytes.
     let now = inode.record.as_ref().filter(|_| point == inode.overlay.seq());
-    let now = now.map(|record| After { size: record.size, mtime: record.mtime });
+    let now = now.map(|record| After::of(record));
     FlushInode {
         ino,
         point,

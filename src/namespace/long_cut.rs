@@ -210,8 +210,7 @@ impl Tx<'_> {
             self.state.inodes.get(&ino).is_some_and(|inode| inode.overlay.seq() > cut.point);
         let mut record = seen.clone();
         if let Some(after) = cut.after.filter(|_| newer) {
-            record.size = after.size;
-            record.mtime = after.mtime;
+            after.put_back(&mut record);
         }
         self.put_older_inode(ino, &record, seen);
         let work = LongWork { cut, phase: Phase::CarryingOut(StepCursor::default()) };

@@ -4,7 +4,7 @@
 //! the last operation on its range: bytes still in memory, bytes already in an object that the index
 //! does not name yet, or a hole (truncate, punch). Reading means: overlay first, index below.
 //!
-//! Every piece carries a sequence number `seq`, the size of the file and its mtime after the
+//! Every piece carries a sequence number `seq`, and what the file's record was like after the
 //! operation that made it, so that "the file as of `seq`" is a point of the file's own history. A
 //! *cut* [R15] commits such a point: it puts into the index what all pieces up to `seq` say, and only
 //! then removes them from here (`remove_through`). What was changed later stays above, untouched.
@@ -17,6 +17,7 @@ use std::ops::Range;
 use super::written::Written;
 use crate::base::sync::Arc;
 use crate::base::{Lsn, WallTime};
+use crate::format::InodeRecord;
 
 /// The bytes of a piece that is still in memory: a window into a shared vector.
 #[derive(Clone, Debug)]
@@ -42,15 +43,35 @@ pub(super) struct OverlayPiece {
     pub(super) length: u64,
     pub(super) content: Content,
     pub(super) seq: u64,
-    pub(super) size_after: u64,
-    pub(super) mtime_after: WallTime,
+    pub(super) after: After,
 }
 
-/// State of the file that goes with an operation.
-#[derive(Clone, Copy, Debug)]
+/// What a file is like after an operation on its content: all that users can change of it. Attributes that
+/// change later wait, like its data, for the next cut.
+#[derive(Clone, Copy, Default, Debug)]
 pub(super) struct After {
     pub(super) size: u64,
+    pub(super) mode: u16,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    pub(super) atime: WallTime,
     pub(super) mtime: WallTime,
+    pub(super) ctime: WallTime,
+}
+
+impl After {
+    /// As the record says.
+    pub(super) fn of(record: &InodeRecord) -> After {
+        let &InodeRecord { size, mode, uid, gid, atime, mtime, ctime, .. } = record;
+        After { size, mode, uid, gid, atime, mtime, ctime }
+    }
+
+    /// Makes a later record what it was then.
+    pub(super) fn put_back(self, record: &mut InodeRecord) {
+        let After { size, mode, uid, gid, atime, mtime, ctime } = self;
+        (record.size, record.mode, record.uid, record.gid) = (size, mode, uid, gid);
+        (record.atime, record.mtime, record.ctime) = (atime, mtime, ctime);
+    }
 }
 
 /// A part of a read: where the bytes of a range come from.
@@ -317,13 +338,13 @@ impl Overlay {
         point
     }
 
-    /// Size and mtime of the file after the last operation up to `seq`, if the overlay knows it.
+    /// What the file was like after the last operation up to `seq`, if the overlay knows it.
     pub(super) fn after(&self, seq: u64) -> Option<After> {
         self.pieces
             .values()
             .filter(|piece| piece.seq <= seq)
             .max_by_key(|piece| piece.seq)
-            .map(|piece| After { size: piece.size_after, mtime: piece.mtime_after })
+            .map(|piece| piece.after)
     }
 
     /// Panics if the overlay contradicts itself.
@@ -358,13 +379,7 @@ impl Overlay {
         if matches!(content, Content::Data { .. }) {
             self.data_bytes += length;
         }
-        let piece = OverlayPiece {
-            length,
-            content,
-            seq: self.seq,
-            size_after: after.size,
-            mtime_after: after.mtime,
-        };
+        let piece = OverlayPiece { length, content, seq: self.seq, after };
         let old = self.pieces.insert(offset, piece);
         assert!(old.is_none(), "the range was carved out before");
     }
@@ -387,8 +402,7 @@ impl Overlay {
         vector.extend_from_slice(more);
         piece.length += more.len() as u64;
         piece.seq = seq;
-        piece.size_after = after.size;
-        piece.mtime_after = after.mtime;
+        piece.after = after;
         self.data_bytes += more.len() as u64;
         true
     }

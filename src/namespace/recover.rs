@@ -34,7 +34,7 @@ use super::tx::decode;
 use crate::base::limits::ENTRY_BYTES_MAX;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task, WallTime};
+use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task};
 use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
 use crate::format::manifest::{Manifest, TableEntry, live_tables};
 use crate::format::{
@@ -318,7 +318,8 @@ impl Recovery {
         let state = &mut *state;
         let inode = state.inodes.get_mut(&ino).expect("it was just made");
         let before = inode.overlay.data_bytes();
-        let after = After { size: offset + data.len() as u64, mtime: WallTime::default() };
+        // No cut goes by it: what is in the log is handed over.
+        let after = After { size: offset + data.len() as u64, ..After::default() };
         inode.overlay.write_logged(offset, data.to_vec(), lsn, after);
         inode.cut_seq = inode.overlay.seq();
         inode.cut_lsn = lsn;

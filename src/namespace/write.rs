@@ -343,7 +343,7 @@ impl Tx<'_> {
         }
         let inode = state.inodes.get_mut(&ino).expect("it was just made");
         let before = inode.overlay.data_bytes();
-        let after = After { size: record.size, mtime: record.mtime };
+        let after = After::of(&record);
         inode.record = Some(Box::new(record));
         inode.unlogged = true;
         change(&mut inode.overlay, after);

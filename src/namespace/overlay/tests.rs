@@ -12,7 +12,7 @@ enum Seen {
 }
 
 fn after(size: u64) -> After {
-    After { size, mtime: WallTime::default() }
+    After { size, ..After::default() }
 }
 
 fn look(overlay: &Overlay, end: u64) -> Vec<Seen> {

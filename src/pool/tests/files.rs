@@ -453,6 +453,32 @@ fn r15_the_cut_of_a_grown_file_has_its_size_as_of_then() {
     pool.close().expect("it closes");
 }
 
+/// The cut of a stream's beginning had the mode, the owner and the ctime of what came later.
+#[test]
+fn r15_the_cut_of_a_streams_beginning_has_its_attributes_as_of_then() {
+    let machine = machine(17);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let (ino, other) = (make(namespace, "file"), make(namespace, "other"));
+    namespace.sync().expect("it syncs");
+    for part in 0..14 {
+        write(namespace, ino, part * MIB, &content(part, MIB as usize));
+        machine.world.run_for(Duration::from_millis(10));
+    }
+    let change = SetAttr { mode: Some(0o600), uid: Some(7), ..SetAttr::default() };
+    let now = namespace.setattr(ino, &change, ROOT_USER).expect("root may");
+    machine.world.run_for(Duration::from_millis(2600));
+    namespace.fsync(other).expect("it syncs, and the cut with it");
+    assert_eq!(namespace.getattr(ino).expect("it is there"), now, "nobody here sees less");
+    let machine = super::reclaim::crashed(&machine, 18);
+    let pool = open(&machine, OpenOptions::default());
+    let found = pool.namespace.getattr(ino).expect("it is there");
+    assert!(found.size > 0 && found.size < now.size, "a beginning was cut: {} bytes", found.size);
+    assert_eq!((found.mode & 0o7777, found.uid), (0o644, 0), "what came later did not survive");
+    assert_eq!(found.ctime, found.mtime, "the last thing that was done to it was a write");
+    pool.close().expect("it closes");
+}
+
 /// A file was cut off while it was being read: its object was said to be lost, and its disks to be bad.
 #[test]
 fn a_read_of_what_is_deleted_meanwhile_raises_no_alarm() {
