@@ -100,6 +100,10 @@ impl Tree {
     /// The inode that `name` means in `dir`.
     pub fn lookup(&self, dir: Ino, name: &[u8]) -> Outcome<Ino> {
         let entries = self.entries.get(&dir).ok_or(Refusal::NotDirectory)?;
+        // Linux looks at the directory before it looks at the name.
+        if self.links[&dir] == 0 {
+            return Err(Refusal::NotFound);
+        }
         if name.len() > NAME_BYTES_MAX {
             return Err(Refusal::NameTooLong);
         }

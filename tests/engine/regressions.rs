@@ -86,6 +86,18 @@ fn a_name_too_long_is_refused_wherever_it_comes() {
     plain(&[Op::Missing { dir: 0, name: 2 }]);
 }
 
+/// conformance, seed 117690158678062: a directory that is open and gone has no names, short or long.
+#[test]
+fn in_a_directory_that_is_gone_nothing_is_found() {
+    plain(&[
+        Op::Make { dir: 0, name: 0, kind: Kind::Directory, mode: 0o755, who: 0 },
+        Op::Open { inode: 1 },
+        Op::Rmdir { directory: 0 },
+        Op::Missing { dir: 1, name: 2 },
+        Op::Missing { dir: 1, name: 3 },
+    ]);
+}
+
 /// faults, seed 1: the attribute was in the log, the data written before it was not [I2].
 #[test]
 fn an_attribute_does_not_overtake_data() {
