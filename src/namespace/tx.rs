@@ -20,7 +20,7 @@ use super::index::{Need, Op, Pins, Value};
 use super::long_cut::LongWork;
 use super::types::FileKind;
 use super::written::Written;
-use crate::base::limits::{NAME_BYTES_MAX, OPERATION_BYTES_MAX};
+use crate::base::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, OPERATION_BYTES_MAX};
 use crate::base::sync::Arc;
 use crate::base::{Ino, Lsn, WallTime};
 use crate::format::{
@@ -352,6 +352,7 @@ impl Tx<'_> {
                 found.insert(0, (offset, extent));
             }
         }
+        check_order(&found)?;
         Ok((found, rest))
     }
 
@@ -378,7 +379,9 @@ impl Tx<'_> {
                 found.insert(offset_of(key.as_bytes())?, decode(ExtentValue::decode(value))?);
             }
         }
-        Ok((found.into_iter().collect(), rest))
+        let found: Extents = found.into_iter().collect();
+        check_order(&found)?;
+        Ok((found, rest))
     }
 
     /// Everything staged takes effect, in memory.
@@ -469,6 +472,22 @@ pub(super) fn decode<T>(
         log::error!("an entry of the index makes no sense: {error}");
         damaged()
     })
+}
+
+/// Extents of a file lie side by side, within the largest file and the largest object. They come from disks:
+/// whoever is told of some may count on it.
+fn check_order(extents: &Extents) -> Result<(), NamespaceError> {
+    let mut end = 0;
+    for (offset, extent) in extents {
+        let next = offset.checked_add(extent.length).filter(|&next| next <= FILE_BYTES_MAX);
+        let in_object = u64::from(extent.object_offset).saturating_add(extent.length);
+        let next = next.filter(|_| extent.unwritten || in_object <= u64::from(u32::MAX));
+        match next {
+            Some(next) if *offset >= end => end = next,
+            _ => return Err(damaged()),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn damaged() -> NamespaceError {

@@ -3,11 +3,12 @@
 //! panic.
 
 use super::*;
-use crate::base::{Ino, UNIT_BYTES};
+use crate::base::{Ino, ObjectId, UNIT_BYTES};
 use crate::format::{
-    ENTRY_HEADER_BYTES, Key, ObjectKind, ObjectRecord, RawEntryHeader, SLOTS, batch_crc, crc64,
+    ENTRY_HEADER_BYTES, ExtentValue, Key, KeyView, ObjectKind, ObjectRecord, RawEntryHeader, SLOTS,
+    batch_crc, crc64,
 };
-use crate::namespace::{Caller, FileKind, NewInode};
+use crate::namespace::{Caller, FileKind, NewInode, Seek, SetAttr};
 use crate::pool::open::{OpenOptions, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
@@ -169,4 +170,64 @@ fn r4_an_object_in_use_where_the_root_has_its_own_is_damage() {
     let pool = machine.open(OpenOptions::default()).expect("it opens to be read");
     assert_eq!(pool.read_only, ReadOnly::Damaged);
     pool.close().expect("it closes");
+}
+
+/// [I6] Extents that overlap or end beyond any file, as older and newer parts of a lost index may say
+/// together: every operation on that file is done or refused, and other files are as they were.
+#[test]
+fn i6_extents_that_cannot_be_harm_nobody() {
+    let extent = |length, object_offset| {
+        let object = ObjectId(0);
+        ExtentValue { length, object, object_offset, unwritten: object_offset == 0 }
+    };
+    let table: [&[(u64, ExtentValue)]; 5] = [
+        &[(0, extent(9000, 0)), (100, extent(50, 0))],
+        &[(0, extent(9000, 0)), (100, extent(50, 0)), (120, extent(9000, 0))],
+        &[(u64::MAX - 5, extent(9000, 0))],
+        &[(0, extent(1 << 40, 4096))],
+        &[(5, extent(4096, u32::MAX)), (5000, extent(4096, 4096))],
+    ];
+    for (number, extents) in table.into_iter().enumerate() {
+        let machine = SimMachine::new(11, &[DISK_BYTES; 3]);
+        machine.create(parity(1));
+        let pool = machine.open(OpenOptions::default()).expect("the pool opens");
+        let namespace = &pool.namespace;
+        let make = |name: &[u8]| {
+            let made = namespace.mknod(Ino::ROOT, name, &FILE, Caller::default());
+            let ino = made.expect("the name is free").ino;
+            namespace.write(ino, 0, &[7; 10_000], false, false).expect("there is room");
+            ino
+        };
+        let (file, other) = (make(b"file"), make(b"other"));
+        namespace.sync().expect("it syncs");
+        machine.world.run_for(Duration::from_secs(6));
+        let there: Vec<Key> = (namespace.entries(0x03).into_iter().map(|(key, _)| key))
+            .filter(|key| matches!(KeyView::decode(key.as_bytes()), Ok(KeyView::Extent { ino, .. }) if ino == file))
+            .collect();
+        let gone = there.into_iter().map(|key| (key, None));
+        let planted =
+            extents.iter().map(|(at, value)| (Key::extent(file, *at), Some(value.encode())));
+        namespace.plant(&gone.chain(planted).collect::<Vec<_>>(), 0);
+        let mut bytes = Vec::new();
+        let read = namespace.read(file, 0, 20_000, &mut bytes);
+        assert!(number == 2 || read.is_err(), "row {number}: {read:?}");
+        let _ = namespace.seek(file, 0, Seek::Data);
+        let _ = namespace.seek(file, 0, Seek::Hole);
+        let _ = namespace.write(file, 50, &[1; 5000], false, false);
+        let _ = namespace.fsync(file);
+        let resized = SetAttr { size: Some(60), ..SetAttr::default() };
+        let _ = namespace.setattr(file, &resized, Caller::default());
+        let _ = namespace.sync();
+        let audit = namespace.audit().expect("it reads");
+        assert!(!audit.is_clean(), "row {number} is found");
+        let _ = namespace.unlink(Ino::ROOT, b"file");
+        namespace.forget(file, 1);
+        machine.world.run_for(Duration::from_secs(20));
+        bytes.clear();
+        namespace.read(other, 0, 20_000, &mut bytes).expect("it reads");
+        assert!(bytes == [7; 10_000], "row {number}");
+        namespace.write(other, 0, &[8; 10_000], false, false).expect("there is room");
+        namespace.fsync(other).expect("it syncs");
+        machine.world.clear();
+    }
 }
