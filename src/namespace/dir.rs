@@ -20,11 +20,9 @@ use crate::format::{DirentValue, InodeRecord, Key, Orphan};
 
 const SET_GID: u16 = 0o2000;
 
-/// Names that may be made or removed: not empty, not too long, not `.` or `..`.
+/// Names that may be made: not empty, not `.` or `..`. How long they are is asked where they are looked up:
+/// in a directory that is gone nothing is found, however long its name.
 fn check_name(name: &[u8]) -> Result<(), NamespaceError> {
-    if name.len() > NAME_BYTES_MAX {
-        return Err(NamespaceError::NameTooLong);
-    }
     if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
         return Err(NamespaceError::Invalid);
     }
@@ -43,6 +41,7 @@ impl Core {
                 return Err(NamespaceError::NotDirectory.into());
             }
             if name.len() > NAME_BYTES_MAX {
+                tx.directory(parent)?;
                 return Err(NamespaceError::NameTooLong.into());
             }
             let ino = match name {

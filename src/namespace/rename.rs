@@ -8,7 +8,6 @@ use super::error::NamespaceError;
 use super::tx::{Attempt, Tx};
 use super::types::{FileKind, RenameMode};
 use crate::base::Ino;
-use crate::base::limits::NAME_BYTES_MAX;
 use crate::format::{DirentValue, Key};
 
 /// One name in one directory.
@@ -31,9 +30,6 @@ impl Core {
         new_name: &[u8],
         mode: RenameMode,
     ) -> Result<(), NamespaceError> {
-        if new_name.len() > NAME_BYTES_MAX || name.len() > NAME_BYTES_MAX {
-            return Err(NamespaceError::NameTooLong);
-        }
         let special = |name: &[u8]| name.is_empty() || name == b"." || name == b"..";
         if special(name) || special(new_name) {
             return Err(NamespaceError::Invalid);
@@ -52,8 +48,8 @@ impl Tx<'_> {
     /// Returns the inode that lost a name, if one did.
     fn rename(&mut self, from: At<'_>, to: At<'_>, mode: RenameMode) -> Attempt<Option<Ino>> {
         self.directory(from.parent)?;
-        self.directory(to.parent)?;
         let moved = self.dirent(from.parent, from.name)?.ok_or(NamespaceError::NotFound)?;
+        self.directory(to.parent)?;
         let target = self.dirent(to.parent, to.name)?;
         if mode == RenameMode::NoReplace && target.is_some() {
             return Err(NamespaceError::Exists.into());

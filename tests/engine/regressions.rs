@@ -95,6 +95,11 @@ fn in_a_directory_that_is_gone_nothing_is_found() {
         Op::Rmdir { directory: 0 },
         Op::Missing { dir: 1, name: 2 },
         Op::Missing { dir: 1, name: 3 },
+        Op::Make { dir: 1, name: 2, kind: Kind::Directory, mode: 0o755, who: 0 },
+        Op::Make { dir: 1, name: 2, kind: Kind::Symlink, mode: 0o755, who: 0 },
+        file(3),
+        Op::Rename { entry: 0, dir: 1, name: 2, mode: Rename::Replace },
+        Op::Link { inode: 2, dir: 1, name: 2 },
     ]);
 }
 
