@@ -119,7 +119,7 @@ fn show(report: &CheckReport, deep: bool) -> String {
         (0, 0, true) => "everything agrees, and everything is there".to_string(),
         (0, 0, false) => "everything agrees; --deep reads every shard too".to_string(),
         (0, _, _) => {
-            "everything agrees, and what disks that are away hold is not there".to_string()
+            "everything agrees; what is on disks that are away could not be looked at".to_string()
         }
         (found, _, _) => format!("{found} findings; nothing was changed"),
     };
