@@ -201,19 +201,35 @@ impl Tx<'_> {
                 self.settled(inode.ino, *offset..offset + piece.length);
             }
         }
-        let mut as_of_point = record.clone();
-        if let Some(after) = inode.after {
-            after.put_back(&mut as_of_point);
-        }
-        let newer = self
-            .state
-            .inodes
-            .get(&inode.ino)
-            .is_some_and(|state| state.overlay.seq() > inode.point);
-        self.put_inode(inode.ino, if newer { &as_of_point } else { &record });
+        let as_of_point = self.as_of(inode.ino, inode.point, inode.after, &record)?;
+        self.put_inode(inode.ino, &as_of_point);
         let (ino, point) = (inode.ino, inode.point);
         self.effect(Effect::FlushCut { ino, point, record: Box::new(record) });
         Ok(())
+    }
+
+    /// The record as of a point of the file's history; `seen` is the newest. Attributes that changed when
+    /// everything up to the point was in the log went to the index at once: they stay as they are there.
+    pub(super) fn as_of(
+        &self,
+        ino: Ino,
+        point: u64,
+        after: Option<After>,
+        seen: &InodeRecord,
+    ) -> Attempt<InodeRecord> {
+        let mut record = seen.clone();
+        match self.state.inodes.get(&ino).filter(|inode| inode.overlay.seq() > point) {
+            None => {}
+            Some(inode) if inode.cut_seq >= point => {
+                record = InodeRecord { allocated: seen.allocated, ..self.indexed_inode(ino)? };
+            }
+            Some(_) => {
+                if let Some(after) = after {
+                    after.put_back(&mut record);
+                }
+            }
+        }
+        Ok(record)
     }
 
     /// Some bytes of this file are, or were since the last checkpoint, in the log.

@@ -206,12 +206,7 @@ impl Tx<'_> {
                 self.settled(ino, range.clone());
             }
         }
-        let newer =
-            self.state.inodes.get(&ino).is_some_and(|inode| inode.overlay.seq() > cut.point);
-        let mut record = seen.clone();
-        if let Some(after) = cut.after.filter(|_| newer) {
-            after.put_back(&mut record);
-        }
+        let record = self.as_of(ino, cut.point, cut.after, &seen)?;
         self.put_older_inode(ino, &record, seen);
         let work = LongWork { cut, phase: Phase::CarryingOut(StepCursor::default()) };
         self.effect(Effect::LongWork { ino, work });
@@ -235,9 +230,11 @@ impl Tx<'_> {
             self.effect(Effect::LongWork { ino, work });
             return Ok(None);
         }
-        self.put_inode(ino, &record);
-        self.drop_long_cut(ino)?;
+        // Attributes that changed meanwhile, and nothing else did: they are of this cut.
         let point = cut.point;
+        let newer = self.state.inodes.get(&ino).is_some_and(|inode| inode.overlay.seq() > point);
+        self.put_inode(ino, if newer { &record } else { &seen });
+        self.drop_long_cut(ino)?;
         self.effect(Effect::FlushCut { ino, point, record: Box::new(seen) });
         Ok(Some(point))
     }

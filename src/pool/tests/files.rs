@@ -453,6 +453,35 @@ fn r15_the_cut_of_a_grown_file_has_its_size_as_of_then() {
     pool.close().expect("it closes");
 }
 
+/// [I1] A mode that had been synced was put back by the cut of what had been written before it.
+#[test]
+fn i1_a_mode_that_was_synced_outlives_the_cut_of_what_was_written_before() {
+    for logged in [false, true] {
+        let machine = machine(19);
+        let pool = open(&machine, OpenOptions::default());
+        let namespace = &pool.namespace;
+        let (ino, other) = (make(namespace, "file"), make(namespace, "other"));
+        namespace.sync().expect("it syncs");
+        write(namespace, ino, 0, &content(1, 5000));
+        if logged {
+            namespace.fsync(ino).expect("it syncs");
+        }
+        namespace.with_flush_before_its_cut(|| {
+            let change = SetAttr { mode: Some(0o600), uid: Some(7), ..SetAttr::default() };
+            namespace.setattr(ino, &change, ROOT_USER).expect("root may");
+            namespace.fsync(ino).expect("it syncs");
+            write(namespace, ino, 5000, &content(2, 100));
+        });
+        namespace.fsync(other).expect("it syncs, and the cut with it");
+        let machine = super::reclaim::crashed(&machine, 20);
+        let pool = open(&machine, OpenOptions::default());
+        let found = pool.namespace.getattr(ino).expect("it is there");
+        assert_eq!((found.mode & 0o7777, found.uid), (0o600, 7), "logged before: {logged}");
+        assert!(read(&pool.namespace, ino, 0, 5000) == content(1, 5000));
+        pool.close().expect("it closes");
+    }
+}
+
 /// The cut of a stream's beginning had the mode, the owner and the ctime of what came later.
 #[test]
 fn r15_the_cut_of_a_streams_beginning_has_its_attributes_as_of_then() {

@@ -428,6 +428,35 @@ fn r19_a_file_is_changed_while_its_long_cut_goes_on() {
     });
 }
 
+/// [I1] Only the mode changes while the long cut goes on: the end of the cut put the old one back.
+#[test]
+fn i1_a_mode_set_while_a_long_cut_goes_on_stays() {
+    for set_after in 1..6 {
+        let mut long = Long::new(30 + set_after);
+        let namespace = long.namespace();
+        let file = make(&namespace, "file");
+        riddle(&namespace, file, 4000);
+        namespace.sync().expect("it syncs");
+        write(&namespace, file, 0, &content(1, 20_000));
+        let mut steps = 0;
+        let step = || {
+            steps += 1;
+            if steps == set_after {
+                let change = SetAttr { mode: Some(0o601), ..SetAttr::default() };
+                namespace.setattr(file, &change, ROOT_USER).expect("it takes any mode");
+            }
+            true
+        };
+        namespace.with_steps_of_a_flush(|| {}, || {}, step);
+        assert!(steps > 3, "{steps} transactions");
+        let mode = |namespace: &Namespace| namespace.getattr(file).expect("there").mode & 0o7777;
+        assert_eq!(mode(&namespace), 0o601, "set after {set_after} of {steps}");
+        namespace.fsync(file).expect("it syncs");
+        long.cut_power();
+        long.recover(|namespace, _| assert_eq!(mode(namespace), 0o601, "after a crash"));
+    }
+}
+
 /// The last name goes while the long cut goes on: the file is deleted after a crash, and what it has in
 /// objects with it.
 #[test]
