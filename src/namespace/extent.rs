@@ -77,7 +77,8 @@ impl Tx<'_> {
                 self.delete(Key::extent(ino, offset));
             }
             if end > range.end {
-                let skip = range.end - offset;
+                // What was never written lies nowhere, and may be longer than any object.
+                let skip = if extent.unwritten { 0 } else { range.end - offset };
                 let tail = ExtentValue {
                     length: end - range.end,
                     object_offset: extent.object_offset + skip as u32,
