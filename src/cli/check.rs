@@ -2,11 +2,11 @@
 //! checked by its daemon, one that is not by this process.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::args::Check;
 use super::logging::Logging;
+use super::mount::pool_or_devices;
 use super::printing::{print, size};
 use super::progress::{Counts, Progress};
 use super::running::find;
@@ -59,12 +59,7 @@ fn check(
             .check(arguments.deep, tell)
             .map_err(|error| format!("{} could not be checked: {error}", pool.status.name));
     }
-    let (pool, devices) = match &arguments.what[..] {
-        [only] if !is_path(only) => {
-            (Some(only.trim_start_matches("UUID=").to_string()), Vec::new())
-        }
-        several => (None, several.iter().map(PathBuf::from).collect()),
-    };
+    let (pool, devices) = pool_or_devices(&arguments.what)?;
     let host = Host::start();
     let _logging = Logging::start(host.clock(), "warn");
     daemon::check(&host, pool, devices, arguments.deep, tell).map_err(|error| match error {
@@ -73,10 +68,6 @@ fn check(
         }
         other => explain(&other),
     })
-}
-
-fn is_path(word: &str) -> bool {
-    word.contains('/') || Path::new(word).exists()
 }
 
 fn show(report: &CheckReport, deep: bool) -> String {

@@ -160,20 +160,7 @@ fn tell_systemd() {
 fn daemon_options(arguments: &Mount, flags: &MountFlags) -> Result<DaemonOptions, String> {
     let (mountpoint, sources) =
         arguments.what.split_last().expect("clap wants at least two words here");
-    // The daemon changes its directory.
-    let absolute =
-        |path: &str| std::path::absolute(path).map_err(|error| format!("{path}: {error}"));
-    let (pool, devices) = match sources {
-        [only] if !is_path(only) => {
-            let name = ["UUID=", "LABEL="].iter().find_map(|prefix| only.strip_prefix(prefix));
-            (Some(name.unwrap_or(only).to_string()), Vec::new())
-        }
-        several => {
-            let paths: Result<Vec<PathBuf>, String> =
-                several.iter().map(|path| absolute(path)).collect();
-            (None, paths?)
-        }
-    };
+    let (pool, devices) = pool_or_devices(sources)?;
     let mut options = daemon::defaults(pool, devices, absolute(mountpoint)?);
     let wait = arguments.wait.or(flags.wait_seconds);
     options.members_wait = wait.map_or(options.members_wait, Duration::from_secs);
@@ -203,6 +190,28 @@ fn daemon_options(arguments: &Mount, flags: &MountFlags) -> Result<DaemonOptions
     mount.threads = flags.threads.unwrap_or(mount.threads);
     mount.read_ahead_kib = flags.read_ahead_kib.unwrap_or(mount.read_ahead_kib);
     Ok(options)
+}
+
+/// What names a pool: its name, its UUID, or its disks.
+pub(super) fn pool_or_devices(
+    sources: &[String],
+) -> Result<(Option<String>, Vec<PathBuf>), String> {
+    match sources {
+        [only] if !is_path(only) => {
+            let name = ["UUID=", "LABEL="].iter().find_map(|prefix| only.strip_prefix(prefix));
+            Ok((Some(name.unwrap_or(only).to_string()), Vec::new()))
+        }
+        several => {
+            let paths: Result<Vec<PathBuf>, String> =
+                several.iter().map(|path| absolute(path)).collect();
+            Ok((None, paths?))
+        }
+    }
+}
+
+/// The daemon changes its directory.
+fn absolute(path: &str) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|error| format!("{path}: {error}"))
 }
 
 /// A single word without a slash is a pool's name, unless a file is called so.

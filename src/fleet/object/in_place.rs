@@ -93,8 +93,6 @@ fn header_names(
     offset: u64,
     handle: &DiskHandle,
 ) -> bool {
-    let members = &store.context.members;
-    let Some(disk) = members.uuid(place.disk) else { return false };
     let fan = Fan::new(1);
     let operation = Operation::Read { offset, buffer: Buffer::zeroed(SHARD_HEADER_BYTES) };
     let request = Request { operation, class: Class::Background, deadline: None };
@@ -103,7 +101,21 @@ fn header_names(
     fan.wait(&*store.context.wait, Some(deadline), |view| view.pending() == 0);
     let Some(outcome) = fan.take(0) else { return false };
     let (Ok(()), Some(bytes)) = (outcome.result, outcome.buffer) else { return false };
-    RawShardHeader::decode(&bytes, offset)
+    names_shard(store, record, shard, place, offset, &bytes)
+}
+
+/// Whether these bytes, read at `offset`, are the header of this shard at this place.
+pub(super) fn names_shard(
+    store: &ObjectStore,
+    record: &ObjectRecord,
+    shard: ShardIndex,
+    place: Place,
+    offset: u64,
+    bytes: &[u8],
+) -> bool {
+    let members = &store.context.members;
+    let Some(disk) = members.uuid(place.disk) else { return false };
+    RawShardHeader::decode(bytes, offset)
         .and_then(|raw| raw.verify(members.pool(), disk, place.offset))
         .is_ok_and(|header| header.is_shard_of(record, shard))
 }

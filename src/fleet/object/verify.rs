@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use super::in_place::names_shard;
 use super::store::ObjectStore;
 use super::write_plan::header_offset;
 use crate::base::{DiskIndex, ShardIndex, UNIT_BYTES};
-use crate::fleet::disk::{Buffer, Class, DiskError, DiskHandle, Fan, Operation, Outcome, Request};
+use crate::fleet::disk::{Class, DiskError, DiskHandle, Fan, Operation, Outcome, Request};
 use crate::fleet::reports::FailReason;
-use crate::format::{Checksums, ObjectRecord, RawShardHeader, cell_crc};
+use crate::format::{Checksums, ObjectRecord, Place, cell_crc};
 
 /// Pieces that a shard is read in, so that others can overtake.
 const PIECE_BYTES: u64 = 512 * 1024;
@@ -46,9 +47,9 @@ impl ShardHealth {
 /// Says how many parts of a shard's payload are bad; None if it cannot tell. May wait.
 pub type Judge<'a> = dyn FnMut(ShardIndex, &[u8]) -> Option<u32> + 'a;
 
-/// A shard being read: its disk, where its header is, and the slots of header and pieces.
+/// A shard being read: its place, where its header is, and the slots of header and pieces.
 struct Asked {
-    disk: DiskIndex,
+    place: Place,
     offset: u64,
     slots: std::ops::Range<usize>,
 }
@@ -59,26 +60,30 @@ pub(super) fn run_verify(
     record: &ObjectRecord,
     judge: &mut Judge<'_>,
 ) -> Vec<ShardHealth> {
-    let fan = Fan::new(0);
-    let mut asked: Vec<Result<Asked, ShardHealth>> = Vec::new();
-    let mut buffers = take_buffers(store, record).into_iter();
-    let mut slots = 0;
-    for shard in 0..record.places.len() {
-        let found = locate(store, record, shard);
-        asked.push(found.map(|(disk, offset, handle)| {
-            let first = slots;
-            for (at, bytes) in pieces(record) {
-                let buffer = buffers.next().unwrap_or_else(|| Buffer::zeroed(bytes));
-                let operation = Operation::Read { offset: offset + at, buffer };
-                let request = Request { operation, class: Class::Background, deadline: None };
-                let pin = store.context.space.pin(record.id);
-                fan.submit_guarded(slots, &handle, request, Box::new(pin));
-                slots += 1;
-            }
-            Asked { disk, offset, slots: first..slots }
-        }));
+    // Records come from disks.
+    if !record.is_sound() {
+        return vec![ShardHealth::Nowhere; record.places.len()];
     }
-    drop(buffers);
+    let found: Vec<_> = record.places.iter().map(|&place| locate(store, record, place)).collect();
+    // Memory for all of it at once: who holds some must not wait for more.
+    let there = found.iter().filter(|found| found.is_ok());
+    let bytes: Vec<usize> =
+        there.flat_map(|_| pieces(record)).map(|(_, piece_bytes)| piece_bytes).collect();
+    let mut buffers = store.context.buffers.take_all(&bytes).into_iter();
+    let fan = Fan::new(0);
+    let mut slots = 0;
+    let mut ask = |(place, offset, handle): (Place, u64, DiskHandle)| {
+        let first = slots;
+        for ((at, _), buffer) in pieces(record).zip(&mut buffers) {
+            let operation = Operation::Read { offset: offset + at, buffer };
+            let request = Request { operation, class: Class::Background, deadline: None };
+            let pin = store.context.space.pin(record.id);
+            fan.submit_guarded(slots, &handle, request, Box::new(pin));
+            slots += 1;
+        }
+        Asked { place, offset, slots: first..slots }
+    };
+    let asked: Vec<_> = found.into_iter().map(|found| found.map(&mut ask)).collect();
     let deadline = store.context.clock.now() + GIVE_UP;
     fan.wait(&*store.context.wait, Some(deadline), |view| view.pending() == 0);
     let shards = asked.into_iter().enumerate();
@@ -90,28 +95,20 @@ pub(super) fn run_verify(
         .collect()
 }
 
-/// Memory for all of it at once: who holds some must not wait for more.
-fn take_buffers(store: &ObjectStore, record: &ObjectRecord) -> Vec<Buffer> {
-    let shards = (0..record.places.len()).filter(|&shard| locate(store, record, shard).is_ok());
-    let bytes: Vec<usize> =
-        shards.flat_map(|_| pieces(record).map(|(_, bytes)| bytes).collect::<Vec<_>>()).collect();
-    store.context.buffers.take_all(&bytes)
-}
-
 /// Where a shard's header is, and the disk that has it.
 fn locate(
     store: &ObjectStore,
     record: &ObjectRecord,
-    shard: usize,
-) -> Result<(DiskIndex, u64, DiskHandle), ShardHealth> {
-    let place = record.places[shard].ok_or(ShardHealth::Nowhere)?;
+    place: Option<Place>,
+) -> Result<(Place, u64, DiskHandle), ShardHealth> {
+    let place = place.ok_or(ShardHealth::Nowhere)?;
     let context = &store.context;
     let handle = context.members.handle(place.disk).ok_or(ShardHealth::Away(place.disk))?;
     let offset = header_offset(store, record, place).ok_or(ShardHealth::Nowhere)?;
     if context.heat.is_hung(place.disk) {
         return Err(ShardHealth::Silent(place.disk));
     }
-    Ok((place.disk, offset, handle))
+    Ok((place, offset, handle))
 }
 
 /// The header, then the payload in pieces: where each begins behind the header's first byte, and its bytes.
@@ -130,7 +127,7 @@ fn answer(
     fan: &Fan,
     judge: &mut Judge<'_>,
 ) -> ShardHealth {
-    let disk = asked.disk;
+    let disk = asked.place.disk;
     let members = &store.context.members;
     let mut bytes: Vec<u8> = Vec::with_capacity(record.shard_units().bytes() as usize);
     for slot in asked.slots.clone() {
@@ -152,7 +149,7 @@ fn answer(
     let (header, payload) = bytes.split_at(UNIT_BYTES as usize);
     match judge(shard, &payload[..record.shard_bytes as usize]) {
         None => ShardHealth::Unjudged(disk),
-        Some(0) if !header_names(store, record, shard, asked, header) => {
+        Some(0) if !names_shard(store, record, shard, asked.place, asked.offset, header) => {
             ShardHealth::Nameless(disk)
         }
         Some(0) => ShardHealth::Good,
@@ -172,19 +169,4 @@ pub(super) fn bad_cells(
         expected.0.get(column as usize) != Some(&cell_crc(record.id, list, column, cell))
     });
     bad.count() as u32
-}
-
-fn header_names(
-    store: &ObjectStore,
-    record: &ObjectRecord,
-    shard: ShardIndex,
-    asked: &Asked,
-    header: &[u8],
-) -> bool {
-    let members = &store.context.members;
-    let place = record.places.get(shard.as_usize()).copied().flatten();
-    let (Some(uuid), Some(place)) = (members.uuid(asked.disk), place) else { return false };
-    RawShardHeader::decode(header, asked.offset)
-        .and_then(|raw| raw.verify(members.pool(), uuid, place.offset))
-        .is_ok_and(|header| header.is_shard_of(record, shard))
 }
