@@ -90,6 +90,10 @@ const _: () = assert!(
 
 /// How long a foreground read waits for a disk before another shard is asked.
 pub const READ_DEADLINE_MS: u64 = 2_000;
+/// How long mounting waits for a disk that does not answer: a drive in standby spins up first.
+pub const MOUNT_READ_DEADLINE_MS: u64 = 20_000;
+/// The same for disks that mounting cannot do without: late is not dead [R11].
+pub const MOUNT_PATIENCE_MS: u64 = 60_000;
 /// How long a write waits for a disk before its shard goes elsewhere [R12].
 pub const WRITE_DEADLINE_MS: u64 = 10_000;
 /// How long a flush may take before the disk counts as late: a drive may have to drain its cache.

@@ -9,7 +9,7 @@ use super::logging::Logging;
 use super::mount::pool_or_devices;
 use super::printing::{print, size};
 use super::progress::{Counts, Progress};
-use super::running::find;
+use super::running::find_if_any;
 use super::{Outcome, explain};
 use crate::control::{CheckProgress, CheckReport};
 use crate::pool::daemon;
@@ -52,7 +52,7 @@ fn check(
     tell: &mut dyn FnMut(&CheckProgress) -> bool,
 ) -> Result<CheckReport, String> {
     if let [target] = &arguments.what[..]
-        && let Ok(pool) = find(target)
+        && let Some(pool) = find_if_any(target)?
     {
         return pool
             .client
@@ -64,7 +64,7 @@ fn check(
     let _logging = Logging::start(host.clock(), "warn");
     daemon::check(&host, pool, devices, arguments.deep, tell).map_err(|error| match error {
         daemon::DaemonError::Mounted { name, mountpoint, .. } => {
-            format!("pool {name} is mounted on {mountpoint}: isotherm check {name} checks it there")
+            format!("pool {name} is mounted on {mountpoint}: isotherm check {mountpoint} checks it there")
         }
         other => explain(&other),
     })

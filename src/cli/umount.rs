@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::args::Umount;
-use super::running::{find, find_mount, is_alive};
+use super::running::{find_if_any, find_mount, is_alive};
 use super::{Outcome, explain};
 use crate::base::Event;
 use crate::control::RunningPool;
@@ -22,6 +22,8 @@ use crate::pool::mounting::{MountEntry, abandon, unmount};
 
 /// How long the daemon may take to end after it has closed the pool.
 const END_WAIT: Duration = Duration::from_secs(30);
+/// How long a mount may be busy without anybody to be named.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 /// Processes named that keep a mount busy.
@@ -29,7 +31,7 @@ const USERS_MAX: usize = 5;
 
 pub(super) fn run(arguments: &Umount) -> Outcome {
     let mount = find_mount(&arguments.target);
-    let running = find(&arguments.target).ok().filter(|pool| {
+    let running = find_if_any(&arguments.target)?.filter(|pool| {
         // A path inside a mount is not a request to unmount it.
         let by_name = pool.status.name == arguments.target || pool.status.uuid == arguments.target;
         by_name
@@ -55,7 +57,7 @@ fn close(pool: &RunningPool) -> Outcome {
             pool.status.name, pool.status.pid
         )
     })?;
-    unmount(mountpoint, false).map_err(|error| refused(mountpoint, &error))?;
+    unmount_unused(mountpoint).map_err(|error| refused(mountpoint, &error))?;
     let how = waiting.finish().map_err(|error| {
         format!(
             "{} was unmounted, but its daemon (process {}) ended before the pool was clean: {error}; \
@@ -72,6 +74,23 @@ fn close(pool: &RunningPool) -> Outcome {
             pool.status.name,
             other.trim_start_matches("error: ")
         )),
+    }
+}
+
+/// A process that is just being started holds what its parent had open until it runs: who is busy and
+/// named by nobody is asked again, for a second.
+fn unmount_unused(mountpoint: &Path) -> std::io::Result<()> {
+    let host = Host::start();
+    let until = host.clock().now() + BUSY_WAIT;
+    loop {
+        let result = unmount(mountpoint, false);
+        let is_busy = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ResourceBusy;
+        let now = host.clock().now();
+        if !result.as_ref().is_err_and(is_busy) || now >= until || !users_of(mountpoint).is_empty()
+        {
+            return result;
+        }
+        host.wait().until(&Event::new(), Some(now + LOOK), &mut || false);
     }
 }
 

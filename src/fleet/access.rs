@@ -2,14 +2,17 @@
 //! disks: labels, checkpoint slots, the journal's scan. Every wait has a deadline [I5]: what is late
 //! or failed is an answer of its own, never an endless wait.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::base::limits::{FLUSH_DEADLINE_MS, JOURNAL_LATE_MS, READ_DEADLINE_MS};
+use crate::base::limits::{
+    FLUSH_DEADLINE_MS, JOURNAL_LATE_MS, MOUNT_PATIENCE_MS, MOUNT_READ_DEADLINE_MS,
+};
 use crate::base::sync::Arc;
 use crate::base::{Clock, Event, Ticks, Wait};
 
 use super::disk::{
-    Buffer, BufferPool, Class, DiskError, DiskHandle, Fan, Operation, Request, Slice,
+    Buffer, BufferPool, Class, DiskError, DiskHandle, Fan, FanView, Operation, Request, Slice,
 };
 
 /// How disks are reached: time, waiting, memory. Cloning shares them.
@@ -67,16 +70,25 @@ impl Access {
         self.wait.until(&Event::new(), Some(self.clock.now() + span), &mut || false);
     }
 
-    /// Reads all places at once; waits until each is answered or `READ_DEADLINE_MS` has passed.
-    pub fn read(&self, class: Class, places: &[ReadAt]) -> Vec<Result<Buffer, Miss>> {
+    /// Reads all places at once, for mounting; waits until each is answered. After
+    /// `MOUNT_READ_DEADLINE_MS` it does without those who are late if they are `spare` disks or
+    /// fewer; after `MOUNT_PATIENCE_MS` in any case [R11].
+    pub fn read(&self, class: Class, places: &[ReadAt], spare: usize) -> Vec<Result<Buffer, Miss>> {
         let buffers: Vec<Buffer> = places.iter().map(|at| self.buffers.take(at.bytes)).collect();
-        let deadline = self.after_ms(READ_DEADLINE_MS);
+        let [soon, last] = [MOUNT_READ_DEADLINE_MS, MOUNT_PATIENCE_MS].map(|ms| self.after_ms(ms));
         let fan = Fan::new(places.len());
         for (slot, (place, buffer)) in places.iter().zip(buffers).enumerate() {
             let operation = Operation::Read { offset: place.offset, buffer };
-            fan.submit(slot, &place.disk, Request { operation, class, deadline: Some(deadline) });
+            fan.submit(slot, &place.disk, Request { operation, class, deadline: Some(soon) });
         }
-        fan.wait(&*self.wait, Some(deadline), |view| view.pending() == 0);
+        let late = |view: &FanView| {
+            let late = places.iter().enumerate().filter(|(slot, _)| view.is_pending(*slot));
+            let disks = late.map(|(_, place)| place.disk.identity().path.as_str());
+            disks.collect::<BTreeSet<&str>>().len()
+        };
+        if !fan.wait(&*self.wait, Some(soon), |view| view.pending() == 0) {
+            fan.wait(&*self.wait, Some(last), |view| late(view) <= spare);
+        }
         (0..places.len())
             .map(|slot| match fan.take(slot) {
                 None => Err(Miss::Late),

@@ -70,9 +70,8 @@ pub fn read_roots(access: &Access, members: &Members) -> SlotsRead {
         }
     }
     let mut slots = SlotsRead::default();
-    for ((disk, uuid, slot, offset), read) in
-        places.into_iter().zip(access.read(Class::Foreground, &reads))
-    {
+    let answers = access.read(Class::Foreground, &reads, members.parity());
+    for ((disk, uuid, slot, offset), read) in places.into_iter().zip(answers) {
         let Ok(bytes) = read else {
             slots.unread.push(disk);
             continue;

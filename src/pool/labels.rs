@@ -58,7 +58,7 @@ pub fn read_labels(access: &Access, disks: &[DiskHandle]) -> Vec<Result<Label, L
             reads.push(ReadAt { disk: disk.clone(), offset, bytes: LABEL_BYTES as usize });
         }
     }
-    let results = access.read(Class::Foreground, &reads);
+    let results = access.read(Class::Foreground, &reads, disks.len());
     let mut labels = Vec::new();
     for (index, disk) in disks.iter().enumerate() {
         let range = index * LABEL_COPIES..(index + 1) * LABEL_COPIES;

@@ -123,6 +123,8 @@ pub enum ReadOnly {
     Mode(Mode),
     /// Acknowledged batches are missing from the log on every copy [I6].
     LogLost,
+    /// The log of more disks than redundancy covers could not be read: what is in it is not known [R1].
+    LogUnread,
     /// Of what the newest root names, or what the log needs, more is lost than redundancy covers [I6].
     Damaged,
 }
@@ -139,6 +141,10 @@ impl ReadOnly {
             ReadOnly::Mode(Mode::CouldBeElsewhere) => Some(
                 "the missing disks could be in use on another machine; if they are not, mount with \
                  -o degraded",
+            ),
+            ReadOnly::LogUnread => Some(
+                "more disks than the redundancy covers did not answer while it was mounted, so its \
+                 newest changes are not known; unmount it, and mount it again when they answer",
             ),
             ReadOnly::LogLost => Some(
                 "acknowledged batches are missing from the log on every copy; what reads is good, copy \
@@ -221,10 +227,8 @@ pub fn open(
     let assembled = assemble(&access, candidates, &options.assemble, reports.clone())?;
     let (opened, read_only) = if assembled.mode == Mode::ReadWrite {
         match open_to_write(&mut machine, &access, &assembled, &options) {
-            Ok(Some(opened)) => (opened, ReadOnly::No),
-            Ok(None) => {
-                open_to_read(&mut machine, &access, &assembled, &options, ReadOnly::LogLost)?
-            }
+            Ok(Ok(opened)) => (opened, ReadOnly::No),
+            Ok(Err(reason)) => open_to_read(&mut machine, &access, &assembled, &options, reason)?,
             Err(error) => {
                 let loss = error.loss()?;
                 log::error!("more is lost than redundancy covers, only reading is left: {loss}");
@@ -254,19 +258,21 @@ pub fn open(
     })
 }
 
-/// Steps 2 to 5. None if acknowledged batches are missing: nothing was written but the claim.
+/// Steps 2 to 5. A reason to be read-only if acknowledged batches are missing, or could be: nothing was
+/// written but the claim.
 fn open_to_write(
     machine: &mut Machine,
     access: &Access,
     assembled: &Assembled,
     options: &OpenOptions,
-) -> Result<Option<Opened>, OpenError> {
+) -> Result<Result<Opened, ReadOnly>, OpenError> {
     let claim = assembled.labels.claim(machine.random.next_u64(), options.assemble.machine_id)?;
     let root = &assembled.root;
     let parts = parts(access, assembled, claim.epoch, machine, false);
     let mut log = replay(&parts.access, &parts.members, &ReplayFrom::root(root));
     if !log.is_sound(parts.members.parity(), &assembled.participants) {
-        return Ok(None);
+        let whole = log.gaps.is_empty();
+        return Ok(Err(if whole { ReadOnly::LogUnread } else { ReadOnly::LogLost }));
     }
     let mut recovery = recovery(machine, &parts, root, options, false)?;
     for index in 0..log.len() {
@@ -276,7 +282,7 @@ fn open_to_write(
     let (namespace, journal) =
         go_on(machine, &parts, assembled, recovery, &log.end, claim, options.reclaim)?;
     let (journal, gaps) = (Some(journal), Vec::new());
-    Ok(Some(Opened { parts, namespace, journal, replayed: log.len(), gaps }))
+    Ok(Ok(Opened { parts, namespace, journal, replayed: log.len(), gaps }))
 }
 
 /// Step 3 without writing anything: of the newest root that still leads somewhere, everything that can

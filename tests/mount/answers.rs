@@ -7,7 +7,7 @@ use isotherm::frontend::memory::Contents;
 use nix::errno::Errno;
 use nix::unistd::{Whence, lseek};
 
-use crate::harness::{Mounted, memory};
+use crate::harness::{Mounted, memory, while_in_use};
 use crate::mounted;
 
 fn number<T: std::fmt::Debug>(result: std::io::Result<T>) -> Errno {
@@ -73,7 +73,9 @@ fn a_running_program_is_not_cut() {
     let content = fs::read("/bin/sleep").expect("every machine has one");
     fs::write(&path, &content).expect("write");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
-    let mut program = std::process::Command::new(&path).arg("60").spawn().expect("it runs");
+    let mut command = std::process::Command::new(&path);
+    command.arg("60");
+    let mut program = while_in_use(|| command.spawn()).expect("it runs");
     let refused = [libc::O_RDONLY | libc::O_TRUNC, libc::O_RDWR | libc::O_TRUNC, libc::O_WRONLY]
         .map(|flags| {
             let write = flags & libc::O_ACCMODE != libc::O_RDONLY;

@@ -57,9 +57,9 @@ fn a_check_says_what_is_spoilt_mounted_or_not() {
     let content = pattern(5 << 20);
     fs::create_dir(shelf.mountpoint().join("dir")).expect("mkdir");
     fs::write(shelf.mountpoint().join("dir/file"), &content).expect("write");
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     assert!(shelf.mount());
-    for arguments in [&["check", &mountpoint][..], &["check", "shelf", "--deep"]] {
+    for arguments in [&["check", &mountpoint][..], &["check", &shelf.name, "--deep"]] {
         let checked = shelf.run(arguments);
         assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
         assert!(said(&checked).contains("3 inodes, 2 names"), "{}", said(&checked));
@@ -67,8 +67,8 @@ fn a_check_says_what_is_spoilt_mounted_or_not() {
     // Its disks are the daemon's.
     let busy = shelf.with_disks(&["check"], &[]);
     assert_eq!(busy.status.code(), Some(1), "{}", said(&busy));
-    assert!(said(&busy).contains("isotherm check shelf"), "{}", said(&busy));
-    assert!(shelf.umount().status.success());
+    assert!(said(&busy).contains(&format!("isotherm check {mountpoint}")), "{}", said(&busy));
+    shelf.umount_cleanly();
     let before = written(&shelf);
     let checked = shelf.with_disks(&["check", "--deep"], &[]);
     assert_eq!(checked.status.code(), Some(0), "{}", said(&checked));
@@ -84,12 +84,12 @@ fn a_check_says_what_is_spoilt_mounted_or_not() {
     assert_eq!(report["found"], 1, "{report}");
     assert_eq!(report["findings"][0]["paths"][0], "/dir/file", "{report}");
     assert!(shelf.mount());
-    let mounted = shelf.run(&["check", "--deep", "shelf"]);
+    let mounted = shelf.run(&["check", "--deep", &shelf.name]);
     assert_eq!(mounted.status.code(), Some(4), "{}", said(&mounted));
     assert!(said(&mounted).contains("/dir/file: object "), "{}", said(&mounted));
     assert!(said(&mounted).contains("readable, and 1 more may be lost"), "{}", said(&mounted));
     assert!(fs::read(shelf.mountpoint().join("dir/file")).expect("it reads") == content);
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     let none = shelf.run(&["check", "nobody"]);
     assert_eq!(none.status.code(), Some(1), "{}", said(&none));
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use isotherm::frontend::abandon;
@@ -12,8 +13,12 @@ use crate::harness::is_root;
 
 const MIB: u64 = 1 << 20;
 
+/// How many shelves this process has made: each has a name of its own.
+static SHELVES: AtomicUsize = AtomicUsize::new(0);
+
 /// Six image files, a mount point, and a run directory of their own.
 pub struct Shelf {
+    pub name: String,
     pub directory: tempfile::TempDir,
     pub disks: Vec<PathBuf>,
 }
@@ -29,7 +34,9 @@ impl Shelf {
             path
         });
         let disks = disks.collect();
-        Shelf { directory, disks }
+        let number = SHELVES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("shelf-{}-{number}", std::process::id());
+        Shelf { name, directory, disks }
     }
 
     pub fn mountpoint(&self) -> PathBuf {
@@ -54,7 +61,7 @@ impl Shelf {
     }
 
     pub fn create(&self) {
-        let made = self.with_disks(&["create", "shelf"], &[]);
+        let made = self.with_disks(&["create", &self.name], &[]);
         assert!(made.status.success(), "{}", said(&made));
     }
 
@@ -87,17 +94,28 @@ impl Shelf {
         self.run(&["umount", &self.mountpoint().display().to_string()])
     }
 
+    /// As [`Shelf::umount`], which must do.
+    pub fn umount_cleanly(&self) {
+        let done = self.umount();
+        assert!(done.status.success(), "{}", said(&done));
+    }
+
     pub fn is_clean(&self) -> bool {
         self.disks.iter().all(|disk| {
             let label = self.run(&["inspect", "label", &disk.display().to_string()]);
             let text = String::from_utf8_lossy(&label.stdout).into_owned();
-            text.contains("shelf") && !text.lines().any(|line| line.trim_end().ends_with(" true"))
+            text.contains(&self.name)
+                && !text.lines().any(|line| line.trim_end().ends_with(" true"))
         })
     }
 }
 
 impl Drop for Shelf {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.directory.path().join("log"));
+            eprintln!("its log:\n{}", log.unwrap_or_default());
+        }
         if find_mount(&self.mountpoint()).is_some() {
             let _ = abandon(&self.mountpoint());
         }
@@ -186,7 +204,7 @@ fn a_pool_is_mounted_used_unmounted_and_clean() {
     fs::write(&file, vec![7; 3 << 20]).expect("whoever mounts a new pool may write to it");
     let (healthy, pool) = shelf.status();
     assert!(healthy, "{pool}");
-    assert_eq!(pool["name"], "shelf");
+    assert_eq!(pool["name"], shelf.name.as_str());
     let synced = shelf.run(&["sync", &file.display().to_string()]);
     assert!(synced.status.success(), "a path inside is as good: {}", said(&synced));
     // A second daemon is refused, and the first one named.
@@ -210,7 +228,7 @@ fn a_pool_is_mounted_used_unmounted_and_clean() {
     assert!(shelf.is_clean());
     assert!(shelf.mount());
     assert_eq!(fs::read(&file).expect("read"), vec![7; 3 << 20]);
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
 }
 
 #[test]
@@ -273,7 +291,7 @@ fn a_degraded_pool_says_so_and_exits_with_1() {
     }
     let file = shelf.mountpoint().join("file");
     fs::write(&file, vec![9; 4 << 20]).expect("write");
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     for disk in &shelf.disks[1..3] {
         File::options().write(true).open(disk).expect("open").set_len(0).expect("taken away");
     }
@@ -300,7 +318,7 @@ fn a_disk_that_returns_is_told_and_taken_with_the_next_mount_and_never_serves_wh
     }
     let file = shelf.mountpoint().join("file");
     fs::write(&file, vec![1; 4 << 20]).expect("write");
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     let (disk, aside) = (&shelf.disks[1], shelf.directory.path().join("aside"));
     fs::rename(disk, &aside).expect("unplugged");
     File::create(disk).expect("an empty slot");
@@ -320,18 +338,18 @@ fn a_disk_that_returns_is_told_and_taken_with_the_next_mount_and_never_serves_wh
         "{advice}"
     );
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     assert!(shelf.mount(), "takes it");
     assert!(shelf.status().0, "healthy");
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
     // It counts for nothing that was written without it: two others may go all the same.
     for disk in [&shelf.disks[0], &shelf.disks[4]] {
         File::options().write(true).open(disk).expect("open").set_len(0).expect("taken away");
     }
     assert!(shelf.mount());
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
-    assert!(shelf.umount().status.success());
+    shelf.umount_cleanly();
 }
 
 #[test]
@@ -349,4 +367,28 @@ fn mistakes_are_told_at_once() {
     let disk = shelf.disks[0].display().to_string();
     refused(&["create", "x", &disk, "--redundancy", "raid5"], "raid5");
     refused(&["create", "x", &disk, &disk], "same physical drive");
+}
+
+#[test]
+fn a_name_that_two_mounted_pools_have_is_refused() {
+    let first = Shelf::new();
+    let mut second = Shelf::new();
+    second.name.clone_from(&first.name);
+    for shelf in [&first, &second] {
+        shelf.create();
+        if !shelf.mount() {
+            return;
+        }
+    }
+    let mountpoints = [&first, &second].map(|shelf| shelf.mountpoint().display().to_string());
+    for command in ["sync", "check", "umount"] {
+        let refused = first.run(&[command, &first.name]);
+        assert!(!refused.status.success(), "{command}: {}", said(&refused));
+        for mountpoint in &mountpoints {
+            assert!(said(&refused).contains(mountpoint), "{command}: {}", said(&refused));
+        }
+    }
+    first.umount_cleanly();
+    let gone = second.run(&["umount", &second.name]);
+    assert!(gone.status.success(), "it is the only one now: {}", said(&gone));
 }

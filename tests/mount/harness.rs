@@ -1,8 +1,10 @@
 //! A mount for one test: made on a directory of its own, taken away by its exact path at the end,
 //! also when the test fails.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use isotherm::base::sync::Arc;
 use isotherm::base::{Clock, Ticks, WallTime};
@@ -89,9 +91,26 @@ impl Mounted {
 
     /// Takes it away and returns how serving ended.
     pub fn finish(mut self) -> std::io::Result<()> {
-        unmount(&self.path, false)?;
+        while_in_use(|| unmount(&self.path, false))?;
         let server = self.server.take().expect("it is served until here");
         server.join().expect("the server does not panic")
+    }
+}
+
+/// Does it, and again while something is in use, for 10 s: when another test's thread starts a process,
+/// that holds what this process has open until it runs.
+#[allow(clippy::disallowed_methods, reason = "a test waits for a process")]
+pub fn while_in_use<T>(mut action: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    let until = Instant::now() + Duration::from_secs(10);
+    loop {
+        let result = action();
+        let in_use = |error: &std::io::Error| {
+            matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::ExecutableFileBusy)
+        };
+        if !result.as_ref().is_err_and(in_use) || Instant::now() >= until {
+            return result;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -137,7 +137,7 @@ impl Replay {
                 })
                 .collect();
             let buffers: Result<Vec<Buffer>, Miss> =
-                self.access.read(Class::Foreground, &reads).into_iter().collect();
+                self.access.read(Class::Foreground, &reads, 1).into_iter().collect();
             let Ok(buffers) = buffers else { continue };
             let mut entry = Vec::with_capacity(bytes);
             buffers.iter().for_each(|buffer| entry.extend_from_slice(buffer));
@@ -194,7 +194,8 @@ pub fn replay(access: &Access, members: &Members, from: &ReplayFrom) -> Replay {
             break;
         }
         let reads: Vec<ReadAt> = round.iter().map(|(_, read)| read.clone()).collect();
-        let results = access.read(Class::Foreground, &reads);
+        let spare = members.parity().saturating_sub(unread.len());
+        let results = access.read(Class::Foreground, &reads, spare);
         for ((index, read), result) in round.iter().zip(results) {
             let (disk, scan, bad) = &mut scans[*index];
             let bytes = match result {
@@ -289,7 +290,7 @@ fn salvage(access: &Access, read: &ReadAt, bad: &mut usize) -> Option<Vec<u8>> {
             let part = step.min(start + length - at);
             let place =
                 ReadAt { disk: read.disk.clone(), offset: read.offset + at as u64, bytes: part };
-            let result = access.read(Class::Foreground, &[place]).remove(0);
+            let result = access.read(Class::Foreground, &[place], 1).remove(0);
             match result {
                 Ok(buffer) => bytes[at..at + part].copy_from_slice(&buffer),
                 Err(Miss::Failed(DiskError::Medium { .. })) => {
