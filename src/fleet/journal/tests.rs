@@ -617,7 +617,7 @@ fn i5_a_hung_ring_does_not_stop_a_mount() {
     crashed.disks[3].detach();
     let before = crashed.world.now();
     let replay = crashed.replay(Epoch(1), &ZERO);
-    assert!(crashed.world.now().since(before) < Duration::from_secs(10));
+    assert!(crashed.world.now().since(before) < Duration::from_secs(30));
     check(&replay, 1..=30, 9000);
     assert_eq!(replay.unread.len(), 2);
     assert!(replay.is_sound(2, &ALL) && !replay.is_sound(1, &ALL));
