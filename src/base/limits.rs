@@ -66,6 +66,8 @@ pub const MEMTABLES_MAX: u64 = 3;
 pub const INDEX_WORK_BYTES: u64 = 80 * MIB;
 /// Bytes of sparse objects that are moved together; one object of any geometry fits.
 pub const RECLAIM_BYTES: u64 = 64 * MIB;
+/// Objects that are made whole again: one as it is read, and the shards that are made.
+pub const REPAIR_BYTES: u64 = 80 * MIB;
 /// All memory budgets together; a daemon under load stays below this plus code and stacks [R27].
 pub const MEMORY_BYTES_MAX: u64 = 1280 * MIB;
 
@@ -76,6 +78,7 @@ const _: () = assert!(
         + INDEX_CACHE_BYTES
         + INDEX_WORK_BYTES
         + RECLAIM_BYTES
+        + REPAIR_BYTES
         + MEMTABLES_MAX * MEMTABLE_BYTES
         <= MEMORY_BYTES_MAX,
     "R27: the memory budgets must fit the promise"

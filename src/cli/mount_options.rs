@@ -22,6 +22,8 @@ pub(super) struct MountFlags {
     pub(super) dirty_bytes: Option<u64>,
     pub(super) commit_seconds: Option<u64>,
     pub(super) wait_seconds: Option<u64>,
+    /// Seconds; None inside: never.
+    pub(super) repair_seconds: Option<Option<u64>>,
     pub(super) log: Option<String>,
     pub(super) on_event: Option<String>,
 }
@@ -65,6 +67,8 @@ impl MountFlags {
             "index_cache" => self.index_cache_bytes = Some(size()?.max(1 << 20)),
             "dirty" => self.dirty_bytes = Some(size()?.max(16 << 20)),
             "commit" => self.commit_seconds = Some(number()?.max(1)),
+            "repair" if value == "never" => self.repair_seconds = Some(None),
+            "repair" => self.repair_seconds = Some(Some(number()?)),
             "wait" => self.wait_seconds = Some(number()?),
             "log" => self.log = Some(value.to_string()),
             "on_event" => self.on_event = Some(value.to_string()),
@@ -112,6 +116,8 @@ mod tests {
         assert_eq!(flags.no_dev, None);
         assert_eq!(flags.cache_bytes, Some(1 << 30));
         assert_eq!(flags.wait_seconds, Some(60));
+        assert_eq!(parse("repair=60").map(|flags| flags.repair_seconds), Ok(Some(Some(60))));
+        assert_eq!(parse("repair=never").map(|flags| flags.repair_seconds), Ok(Some(None)));
         assert_eq!(parse("defaults"), Ok(MountFlags::default()));
     }
 
@@ -127,6 +133,7 @@ mod tests {
     fn what_does_not_exist_is_refused_by_name() {
         assert!(parse("ro,frobnicate").expect_err("refused").contains("frobnicate"));
         assert!(parse("cache=lots").expect_err("refused").contains("cache"));
+        assert!(parse("repair=soon").expect_err("refused").contains("repair"));
         assert!(parse("threads=many").expect_err("refused").contains("threads"));
         assert_eq!(parse("threads=1").map(|flags| flags.threads), Ok(Some(3)));
     }

@@ -8,7 +8,7 @@ use super::Outcome;
 use super::args::Status;
 use super::printing::{Table, duration, print, size};
 use super::running::find;
-use crate::control::{DiskStatus, Health, PoolStatus};
+use crate::control::{DiskStatus, Health, PoolStatus, RepairStatus};
 use crate::pool::mounting::{mountpoint_of, running_pools, unanswered};
 
 /// Events shown; `--json` has all that are kept.
@@ -75,6 +75,9 @@ fn show(pool: &PoolStatus) -> String {
         "in memory",
         format!("{} not yet on disks, log {} % full", size(pool.dirty_bytes), pool.log_percent),
     );
+    if let Some(repair) = repair(&pool.repair) {
+        line("repair", repair);
+    }
     text.push('\n');
     text.push_str(&disks(&pool.disks));
     let skipped = pool.events.len().saturating_sub(EVENTS_SHOWN);
@@ -91,6 +94,41 @@ fn show(pool: &PoolStatus) -> String {
         }
     }
     text
+}
+
+/// How far repair is; None if there was nothing to do.
+fn repair(repair: &RepairStatus) -> Option<String> {
+    let mut parts = Vec::new();
+    if repair.running {
+        let percent = (repair.bytes_done * 100).checked_div(repair.bytes_total).unwrap_or(100);
+        parts.push(format!(
+            "{percent} % of {} made anew, {}/s",
+            size(repair.bytes_total),
+            size(repair.bytes_per_second)
+        ));
+        parts.extend(repair.seconds_left.map(|left| format!("{} left", span(left))));
+    } else if repair.objects_done > 0 {
+        let (objects, bytes) = (repair.objects_done, size(repair.bytes_done));
+        parts.push(format!("done: {objects} objects, {bytes} made anew"));
+    }
+    if repair.waiting > 0 {
+        let waiting = repair.waiting;
+        parts.push(format!("{waiting} objects wait for another disk, or for room"));
+    }
+    if repair.lost > 0 {
+        parts.push(format!("{} objects CANNOT BE READ", repair.lost));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Seconds as people say them.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn state(pool: &PoolStatus) -> String {
@@ -167,12 +205,25 @@ mod tests {
             dirty_bytes: 0,
             log_percent: 2,
             disks: vec![disk(0, "active", "A"), disk(1, "failed", "SERIAL9")],
+            repair: RepairStatus {
+                running: true,
+                objects_total: 10,
+                bytes_total: 400_000_000,
+                bytes_done: 100_000_000,
+                bytes_per_second: 1_000_000,
+                seconds_left: Some(300),
+                waiting: 3,
+                ..RepairStatus::default()
+            },
             events: (0..20).map(|number| format!("event {number}")).collect(),
             advice: vec!["replace disk 1".to_string()],
         };
         let text = show(&pool);
         assert!(text.contains("DEGRADED, 1 of 2 disks does not take part"), "{text}");
         assert!(text.contains("FAILED") && text.contains("SERIAL9"), "{text}");
+        let repair =
+            "25 % of 400 MB made anew, 1.00 MB/s, 5 min left, 3 objects wait for another disk";
+        assert!(text.contains(repair), "{text}");
         assert!(text.contains("(75 %)") && text.contains("replace disk 1"), "{text}");
         assert!(text.contains("event 19") && !text.contains("event 9\n"), "{text}");
     }

@@ -36,7 +36,7 @@ pub struct DiskStatus {
     pub model: String,
     /// Serial number; empty if unknown.
     pub serial: String,
-    /// `active`, `failed` or `missing`.
+    /// `active`, `failed`, `missing`, or `given-up`: what was on it is made anew on other disks.
     pub state: String,
     /// Where a disk that does not take part was seen meanwhile; empty if nowhere.
     pub seen_at: String,
@@ -52,6 +52,30 @@ pub struct DiskStatus {
     pub read_bytes: u64,
     /// Bytes written since it was opened.
     pub written_bytes: u64,
+}
+
+/// How far making lost shards anew is: now, or when it last ended.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RepairStatus {
+    /// It goes on.
+    pub running: bool,
+    /// Objects that were found lacking.
+    pub objects_total: u64,
+    /// Those that are whole again.
+    pub objects_done: u64,
+    /// Bytes to be written for them.
+    pub bytes_total: u64,
+    /// Bytes written.
+    pub bytes_done: u64,
+    /// As fast as that, since it began.
+    pub bytes_per_second: u64,
+    /// At that rate.
+    pub seconds_left: Option<u64>,
+    /// Objects that wait: no disk is left for their shards, or none with room.
+    pub waiting: u64,
+    /// Objects that cannot be read any more.
+    pub lost: u64,
 }
 
 /// One pool.
@@ -83,6 +107,9 @@ pub struct PoolStatus {
     pub log_percent: u64,
     /// Its members.
     pub disks: Vec<DiskStatus>,
+    /// How far repair is.
+    #[serde(default)]
+    pub repair: RepairStatus,
     /// What happened lately, newest last.
     pub events: Vec<String>,
     /// What the administrator should do, most urgent first; empty if nothing.
@@ -106,6 +133,7 @@ impl PoolStatus {
             dirty_bytes: 0,
             log_percent: 0,
             disks: Vec::new(),
+            repair: RepairStatus::default(),
             events: Vec::new(),
             advice: vec![advice],
         }

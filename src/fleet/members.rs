@@ -6,12 +6,14 @@
 //!   survivors' labels says how far it came with [`Members::set_recorded`], and an acknowledgement
 //!   that does without a member waits for that.
 
+use std::collections::BTreeSet;
+
 use super::disk::DiskHandle;
 use super::reports::{FailReason, Report, Reports};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, RwLock};
 use crate::base::{DiskIndex, DiskUuid, Event, PoolUuid};
-use crate::format::{DiskLayout, Redundancy};
+use crate::format::{DiskLayout, ObjectRecord, Place, Redundancy};
 
 /// Whether a member takes requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -45,6 +47,8 @@ pub struct Member {
 
 struct Table {
     members: Vec<Option<Member>>,
+    /// What was on these is made anew elsewhere: nobody waits for them any more.
+    given_up: BTreeSet<DiskIndex>,
     redundancy: Redundancy,
 }
 
@@ -63,7 +67,11 @@ impl Members {
     pub fn new(pool: PoolUuid, redundancy: Redundancy, reports: Arc<Reports>) -> Members {
         Members {
             pool,
-            table: RwLock::new(Table { members: Vec::new(), redundancy }),
+            table: RwLock::new(Table {
+                members: Vec::new(),
+                given_up: BTreeSet::new(),
+                redundancy,
+            }),
             reports,
             sequence: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
@@ -82,6 +90,9 @@ impl Members {
         let mut table = self.table.write();
         if table.members.len() <= index {
             table.members.resize_with(index + 1, || None);
+        }
+        if member.state == MemberState::Active {
+            table.given_up.remove(&member.index);
         }
         table.members[index] = Some(member);
         drop(table);
@@ -179,6 +190,34 @@ impl Members {
         }
         self.reports.push(Report::DiskFailed { disk, why });
         self.change();
+    }
+
+    /// What is on this disk is to be made anew elsewhere, until it takes part again. Nothing happens if
+    /// it takes part.
+    pub fn give_up(&self, disk: DiskIndex) {
+        let mut table = self.table.write();
+        let member = table.members.get(disk.as_usize()).and_then(Option::as_ref);
+        if member.is_some_and(|member| member.state != MemberState::Active) {
+            table.given_up.insert(disk);
+        }
+    }
+
+    /// Whether it was given up, or is no member at all.
+    pub fn is_given_up(&self, disk: DiskIndex) -> bool {
+        let table = self.table.read();
+        let known = table.members.get(disk.as_usize()).is_some_and(Option::is_some);
+        !known || table.given_up.contains(&disk)
+    }
+
+    /// How many shards of an object have no place, or one on a disk that was given up.
+    pub fn lost_shards(&self, record: &ObjectRecord) -> usize {
+        let lost = |place: &Option<Place>| place.is_none_or(|place| self.is_given_up(place.disk));
+        record.places.iter().filter(|place| lost(place)).count()
+    }
+
+    /// Whether a shard of the object has no place, or one on a disk that was given up.
+    pub fn lacks(&self, record: &ObjectRecord) -> bool {
+        self.lost_shards(record) > 0
     }
 
     /// A disk missed a deadline: reported, nothing else [R11].

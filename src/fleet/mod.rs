@@ -24,7 +24,8 @@ pub use heat::Heat;
 pub use journal::{Journal, JournalContext, Level, Mark, Replay, ReplayFrom, replay};
 pub use members::{Member, MemberState, Members};
 pub use object::{
-    ChecksumSource, Judge, ObjectContext, ObjectStore, ShardHealth, StoredObject, WriteObject,
+    ChecksumSource, Judge, ObjectContext, ObjectStore, REBUILD_BYTES, Rebuild, Rebuilt,
+    ShardHealth, StoredObject, WriteObject,
 };
 pub use quorum::{Quorum, RecordMembers};
 pub use reports::{FailReason, Report, Reports};

@@ -165,7 +165,7 @@ impl Checkpointer {
 
     /// Steps 3 to 5.
     fn write(&mut self) -> Result<bool, NamespaceError> {
-        let whole = self.manifest.is_spent(&self.core.options.chains);
+        let whole = self.is_spent(&self.manifest);
         let capture = self.core.index.capture(whole);
         let frozen = {
             let mut state = self.core.state.lock();
@@ -185,7 +185,8 @@ impl Checkpointer {
             Ok((manifest, space)) => {
                 self.core.space.snapshot_kept(frozen.usage.number);
                 (self.manifest, self.space) = (manifest, space);
-                let spent = self.space.is_spent(&self.core.options.chains);
+                self.core.bad.lock().chains = false;
+                let spent = self.is_spent(&self.space);
                 self.core.state.lock().space_whole = spent;
                 self.free_old(&capture);
                 self.last_lsn = frozen.lsn;
@@ -227,6 +228,13 @@ impl Checkpointer {
             space: chains.1.links().to_vec(),
         })?;
         Ok(chains)
+    }
+
+    /// Whether the chain begins anew: it is long, or a disk that has part of it was given up.
+    fn is_spent(&self, chain: &Chain) -> bool {
+        let lacks = |link: &ChainLink| self.core.members.lacks(&link.record);
+        let bad = self.core.bad.lock().chains;
+        bad || chain.is_spent(&self.core.options.chains) || chain.links().iter().any(lacks)
     }
 
     fn write_object(

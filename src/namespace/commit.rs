@@ -104,6 +104,9 @@ impl Core {
         for record in &batch.placed {
             self.space.put(record)?;
         }
+        for (old, new) in &batch.rehomed {
+            self.space.replace(old, new)?;
+        }
         for record in &batch.freed {
             self.space.delete(record)?;
             self.cache.forget(record.id);

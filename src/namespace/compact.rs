@@ -180,7 +180,17 @@ impl super::Namespace {
         victims: &[ObjectId],
         gain_percent: u64,
     ) -> Result<Option<Compaction>, NamespaceError> {
-        self.core.begin_compaction(victims, gain_percent)
+        self.core.begin_compaction(victims, Some(gain_percent))
+    }
+
+    /// Steps 1 and 2, for what is to be written again though it frees nothing: with the geometry that fits
+    /// the disks at hand now [R12]. None if nothing of it is alive, or can be moved.
+    pub fn begin_rewrite(
+        &self,
+        victims: &[ObjectId],
+    ) -> Result<Option<Compaction>, NamespaceError> {
+        let begun = self.core.begin_compaction(victims, None)?;
+        Ok(begun.filter(|compaction| !compaction.pinned.is_empty()))
     }
 
     /// One transaction of step 3. False if there is more to do; it looks for room in the open batch, in
@@ -259,7 +269,7 @@ impl Core {
     fn begin_compaction(
         &self,
         victims: &[ObjectId],
-        gain_percent: u64,
+        gain_percent: Option<u64>,
     ) -> Result<Option<Compaction>, NamespaceError> {
         let begun = self.copy_live(victims, gain_percent);
         if !matches!(begun, Ok(Some(_))) {
@@ -273,7 +283,7 @@ impl Core {
     fn copy_live(
         &self,
         victims: &[ObjectId],
-        gain_percent: u64,
+        gain_percent: Option<u64>,
     ) -> Result<Option<Compaction>, NamespaceError> {
         let mut pinned: Vec<Arc<Located>> = Vec::new();
         let mut sources: Vec<Source> = Vec::new();
@@ -294,7 +304,10 @@ impl Core {
             }
         }
         let before: u64 = pinned.iter().map(|victim| disk_bytes(&victim.record)).sum();
-        let gains = |after| after == 0 || after + before * gain_percent / 100 <= before;
+        let gains = |after| {
+            let enough = |percent| after == 0 || after + before * percent / 100 <= before;
+            gain_percent.is_none_or(enough)
+        };
         if !gains(self.disk_bytes_of(&sources)) {
             return Ok(None);
         }
@@ -571,7 +584,7 @@ impl Tx<'_> {
     }
 
     /// The record of an object that may be compacted, pinned: nobody in memory counts on it.
-    fn victim(&mut self, object: ObjectId) -> Attempt<Option<Arc<Located>>> {
+    pub(super) fn victim(&mut self, object: ObjectId) -> Attempt<Option<Arc<Located>>> {
         if self.state.in_flush.contains(&object) || self.get(&Key::object(object))?.is_none() {
             return Ok(None);
         }

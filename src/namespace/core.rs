@@ -10,6 +10,7 @@ use super::handles::Handles;
 use super::index::{Index, Pressure};
 use super::inode_state::InodeState;
 use super::open_batch::OpenBatch;
+use super::repair::BadShards;
 use super::stream::Streams;
 use super::types::Caller;
 use super::written::Spent;
@@ -194,6 +195,9 @@ pub(super) struct Core {
     pub(super) reap_event: Arc<Event>,
     /// Work for whoever reclaims space.
     pub(super) reclaim_event: Arc<Event>,
+    /// Shards that were found bad and could not be mended in place.
+    pub(super) bad: Mutex<BadShards>,
+    pub(super) repair_event: Arc<Event>,
     /// Dirty bytes of writers that are waiting or copying, so that they do not all pass at once.
     pub(super) admitted: AtomicU64,
     /// What a small pool bears of dirty data [R22].

@@ -40,6 +40,7 @@ mod read;
 mod readdir;
 mod recover;
 mod rename;
+mod repair;
 mod room;
 mod stream;
 mod sync;
@@ -59,6 +60,7 @@ pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use compact::{Compacted, Compaction, DENSE_PERCENT, ObjectUse, Room};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};
+pub use repair::{Lacking, LackingPage, Repaired};
 pub use types::*;
 pub use verify::{ObjectHealth, Unkeyed};
 

@@ -18,6 +18,8 @@ pub(super) struct OpenBatch {
     inodes: HashMap<Ino, usize>,
     /// Objects that become named when it commits.
     pub(super) placed: Vec<ObjectRecord>,
+    /// Records that others take the place of, old and new, in the order of history.
+    pub(super) rehomed: Vec<(ObjectRecord, ObjectRecord)>,
     /// Objects whose space becomes free when it (and all before it) is durable [I3].
     pub(super) freed: Vec<ObjectRecord>,
 }
@@ -30,6 +32,7 @@ impl OpenBatch {
             bytes: 0,
             inodes: HashMap::new(),
             placed: Vec::new(),
+            rehomed: Vec::new(),
             freed: Vec::new(),
         }
     }

@@ -38,7 +38,8 @@ use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task};
 use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
 use crate::format::manifest::{Manifest, TableEntry, live_tables};
 use crate::format::{
-    BatchReader, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord, Root, SpaceSnapshot,
+    BatchReader, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord, Place, Root,
+    SpaceSnapshot,
 };
 
 /// A namespace that is being recovered: nothing runs in the background yet.
@@ -46,8 +47,8 @@ pub struct Recovery {
     pub(super) core: Arc<Core>,
     quarantined: Vec<Reservation>,
     freed: Vec<ObjectRecord>,
-    /// Objects whose places a checkpoint's own objects have by now: their end is in a later batch.
-    written_over: HashSet<ObjectId>,
+    /// Places of objects that a checkpoint's own objects have by now: their end is in a later batch.
+    written_over: HashSet<(ObjectId, Place)>,
     chain: Vec<ObjectId>,
 }
 
@@ -171,6 +172,8 @@ impl Recovery {
             checkpoint_event: Arc::new(Event::new()),
             reap_event: Arc::new(Event::new()),
             reclaim_event: Arc::new(Event::new()),
+            bad: Mutex::default(),
+            repair_event: Arc::new(Event::new()),
             admitted: AtomicU64::new(0),
             dirty_bytes_share: AtomicU64::new(u64::MAX),
             batch_bytes_max: AtomicU64::new(ENTRY_BYTES_MAX),
@@ -182,7 +185,7 @@ impl Recovery {
 
     /// All is replayed. Whoever has the place of an object got it after that one's end was durable.
     fn check_written_over(&self) -> Result<(), NamespaceError> {
-        let Some(object) = self.written_over.iter().next() else { return Ok(()) };
+        let Some((object, _)) = self.written_over.iter().next() else { return Ok(()) };
         log::error!("object {object} is in use, and its place is another one's");
         let lsn = self.core.state.lock().durable;
         Err(NamespaceError::Io(FleetError::Damaged { what: "space", lsn }))
@@ -212,7 +215,7 @@ impl Recovery {
         for change in &changes {
             match *change {
                 ChangeRef::Put { key, value } => {
-                    if let Some(record) = self.replay_put(key, value)? {
+                    if let Some(record) = self.replay_put(key, value, &named, &mut freed)? {
                         named.insert(record.id, record);
                     }
                 }
@@ -244,11 +247,12 @@ impl Recovery {
             ChangeRef::Inline { .. } | ChangeRef::Settled { .. } => None,
         });
         self.core.index.apply(lsn, ops);
-        for record in freed {
-            if self.written_over.remove(&record.id) {
-                // Its places were free before it came, and are not its own any more.
-                continue;
-            }
+        for mut record in freed {
+            // Some places were free before it came, and are not its own any more.
+            let id = record.id;
+            record.places.iter_mut().for_each(|place| {
+                place.take_if(|place| self.written_over.remove(&(id, *place)));
+            });
             self.unless_lost(self.core.space.delete(&record).map_err(Into::into))?;
             // Quarantined when all is replayed: a later batch may have taken the place again.
             self.freed.push(record);
@@ -264,14 +268,29 @@ impl Recovery {
         &mut self,
         key: &[u8],
         value: &[u8],
+        named: &HashMap<ObjectId, ObjectRecord>,
+        freed: &mut Vec<ObjectRecord>,
     ) -> Result<Option<ObjectRecord>, NamespaceError> {
-        if let Ok(KeyView::Object(_)) = KeyView::decode(key) {
+        if let Ok(KeyView::Object(id)) = KeyView::decode(key) {
             let record = decode(ObjectRecord::decode(value))?;
-            if self.core.space.is_written_over(&record) {
-                self.written_over.insert(record.id);
-            } else {
-                self.unless_lost(self.core.space.put(&record).map_err(Into::into))?;
+            let mut came = record.clone();
+            // A record that was repaired: what both have stays as it is.
+            if record.version > 0
+                && let Some(old) = match named.get(&id) {
+                    Some(old) => Some(old.clone()),
+                    None => self.object_before(key)?,
+                }
+            {
+                came.places.iter_mut().for_each(|place| {
+                    place.take_if(|place| old.places.contains(&Some(*place)));
+                });
+                let mut gone = old;
+                gone.places.iter_mut().for_each(|place| {
+                    place.take_if(|place| record.places.contains(&Some(*place)));
+                });
+                freed.push(gone);
             }
+            self.take_places(came)?;
             return Ok(Some(record));
         }
         if let Some(lease) = lease_of(key, value) {
@@ -281,6 +300,29 @@ impl Recovery {
             state.next_ino = state.ino_lease;
         }
         Ok(None)
+    }
+
+    /// These places are used, but for those that somebody has who came after this object's end.
+    fn take_places(&mut self, mut record: ObjectRecord) -> Result<(), NamespaceError> {
+        if self.core.space.is_written_over(&record) {
+            for at in 0..record.places.len() {
+                let mut only = record.clone();
+                only.places.iter_mut().enumerate().for_each(|(other, place)| {
+                    place.take_if(|_| other != at);
+                });
+                if self.core.space.is_written_over(&only) {
+                    let place = record.places[at].take().expect("else it were nobody's");
+                    self.written_over.insert((record.id, place));
+                }
+            }
+        }
+        self.unless_lost(self.core.space.put(&record).map_err(Into::into)).map(|_| ())
+    }
+
+    /// The record of an object before this batch.
+    fn object_before(&self, key: &[u8]) -> Result<Option<ObjectRecord>, NamespaceError> {
+        let old = self.unless_lost(self.lookup(key))?.flatten();
+        old.map(|value| decode(ObjectRecord::decode(&value))).transpose()
     }
 
     /// The record of an object that is deleted, whose space becomes free.
@@ -294,8 +336,7 @@ impl Recovery {
                 if let Some(record) = named.remove(&id) {
                     return Ok(Some(record));
                 }
-                let old = self.unless_lost(self.lookup(key))?.flatten();
-                Ok(old.map(|value| decode(ObjectRecord::decode(&value))).transpose()?)
+                self.object_before(key)
             }
             KeyView::Inode(ino) => {
                 self.core.state.lock().forget_content(ino);

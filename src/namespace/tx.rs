@@ -74,6 +74,9 @@ pub(super) enum Effect {
     Name(Arc<Written>),
     /// The object's space is free once this batch is durable.
     Free(ObjectRecord),
+    /// The object's shards moved: the old places are free, and the new ones used, once this batch is
+    /// durable.
+    Rehome(Box<(ObjectRecord, ObjectRecord)>),
     /// The inode has no name left.
     Orphan(Ino),
     /// Live bytes went from one object to another: nothing died.
@@ -437,6 +440,7 @@ impl Tx<'_> {
                     object.set_named();
                     state.open.placed.push(object.record().clone());
                 }
+                Effect::Rehome(records) => state.open.rehomed.push(*records),
                 Effect::Free(record) => state.open.freed.push(record),
                 Effect::Orphan(ino) => {
                     state.orphans.insert(ino);

@@ -172,6 +172,7 @@ fn start_control(
 ) -> Result<Server, DaemonError> {
     let events = teller.events();
     let (reports, members) = (pool.reports.clone(), pool.members.clone());
+    let namespace = pool.namespace.clone();
     let sightings = Arc::new(Sightings::default());
     Lookout {
         host: host.clone(),
@@ -181,7 +182,7 @@ fn start_control(
         teller: teller.clone(),
     }
     .start();
-    host.threads().run(Box::new(Reporter { reports, members, teller }));
+    host.threads().run(Box::new(Reporter { reports, members, namespace, teller }));
     let face = Face {
         namespace: pool.namespace.clone(),
         members: pool.members.clone(),
@@ -193,6 +194,8 @@ fn start_control(
         mountpoint: mountpoint.to_path_buf(),
         read_only: pool.read_only,
         log: pool.log_state(),
+        repair: pool.repair.clone(),
+        clock: host.clock(),
         events,
         sightings,
     };

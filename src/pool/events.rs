@@ -7,6 +7,7 @@ use super::open::OpenPool;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Pace, Task};
 use crate::fleet::{Members, Report, Reports};
+use crate::namespace::Namespace;
 
 /// Events kept for status.
 const EVENTS_MAX: usize = 64;
@@ -119,6 +120,7 @@ impl Teller {
 pub(super) struct Reporter {
     pub(super) reports: Arc<Reports>,
     pub(super) members: Arc<Members>,
+    pub(super) namespace: Namespace,
     pub(super) teller: Teller,
 }
 
@@ -150,7 +152,10 @@ impl Task for Reporter {
             }
             Report::DiskLate { disk } => (format!("{} answers late", name(disk)), false),
             Report::BadShard { object, shard, disk, repaired } => {
-                let what = if repaired { "was rewritten" } else { "is read from others" };
+                if !repaired {
+                    self.namespace.note_bad(object, shard);
+                }
+                let what = if repaired { "was rewritten" } else { "is to be made anew" };
                 (format!("a bad shard {shard} of object {object} on {} {what}", name(disk)), false)
             }
             Report::ShortObject { object } => {

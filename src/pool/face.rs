@@ -7,13 +7,16 @@ use super::events::EventLog;
 use super::open::ReadOnly;
 use super::returned::Sightings;
 use crate::base::sync::Arc;
-use crate::base::{DiskIndex, KIB, PoolUuid};
-use crate::control::{CheckError, CheckReport, Controlled, DiskStatus, Health, PoolStatus, Tell};
+use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
+use crate::control::{
+    CheckError, CheckReport, Controlled, DiskStatus, Health, PoolStatus, RepairStatus, Tell,
+};
 use crate::fleet::disk::Identity;
 use crate::fleet::{Heat, Member, MemberState, Members, Space};
 use crate::format::MemberEntry;
 use crate::namespace::Namespace;
 use crate::services::check::check;
+use crate::services::repair::SharedProgress;
 
 /// What the admin socket may see of the pool.
 pub(super) struct Face {
@@ -27,6 +30,9 @@ pub(super) struct Face {
     pub(super) mountpoint: PathBuf,
     pub(super) read_only: ReadOnly,
     pub(super) log: Box<dyn Fn() -> (u64, bool) + Send + Sync>,
+    /// How far repair is.
+    pub(super) repair: SharedProgress,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) events: Arc<EventLog>,
     pub(super) sightings: Arc<Sightings>,
 }
@@ -44,6 +50,7 @@ impl Face {
         let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
         let state = match member.state {
             MemberState::Active => "active",
+            _ if self.members.is_given_up(member.index) => "given-up",
             MemberState::Failed => "failed",
             MemberState::Missing => "missing",
         };
@@ -66,6 +73,26 @@ impl Face {
             wait_us: u64::try_from(wait.as_micros()).unwrap_or(u64::MAX),
             read_bytes: counters.read_bytes,
             written_bytes: counters.written_bytes,
+        }
+    }
+}
+
+impl Face {
+    fn repair(&self) -> RepairStatus {
+        let progress = *self.repair.lock();
+        let seconds = self.clock.now().since(progress.since).as_secs_f64();
+        let rate = if seconds > 0.0 { progress.bytes_done as f64 / seconds } else { 0.0 };
+        let left = progress.bytes_total.saturating_sub(progress.bytes_done) as f64;
+        RepairStatus {
+            running: progress.running,
+            objects_total: progress.objects_total,
+            objects_done: progress.objects_done,
+            bytes_total: progress.bytes_total,
+            bytes_done: progress.bytes_done,
+            bytes_per_second: if progress.running { rate as u64 } else { 0 },
+            seconds_left: (progress.running && rate > 0.0).then_some((left / rate) as u64),
+            waiting: progress.waiting,
+            lost: progress.lost,
         }
     }
 }
@@ -104,6 +131,7 @@ impl Controlled for Face {
             log_percent,
             advice: Vec::new(),
             disks,
+            repair: self.repair(),
             events: self.events.lines(),
         };
         status.advice = advice(&status, self.members.parity());

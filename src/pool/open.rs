@@ -31,6 +31,7 @@ use crate::format::{Label, MemberEntry, Redundancy, Root};
 use crate::namespace::index::IndexOptions;
 use crate::namespace::{Fleet, Namespace, NamespaceError, Options, Origin, Recovery, load_root};
 use crate::services::reclaim::{Reclaim, ReclaimOptions};
+use crate::services::repair::{Repair, RepairOptions, SharedProgress};
 
 /// Where background tasks run: threads, or a simulated world.
 pub trait TaskHost: Send + Sync {
@@ -63,6 +64,8 @@ pub struct OpenOptions {
     pub index: IndexOptions,
     /// When space is reclaimed.
     pub reclaim: ReclaimOptions,
+    /// When lost disks are given up.
+    pub repair: RepairOptions,
     /// Memory for I/O.
     pub buffer_bytes: u64,
 }
@@ -74,6 +77,7 @@ impl Default for OpenOptions {
             namespace: Options::default(),
             index: IndexOptions::default(),
             reclaim: ReclaimOptions::default(),
+            repair: RepairOptions::default(),
             buffer_bytes: BUFFER_POOL_BYTES,
         }
     }
@@ -189,6 +193,8 @@ pub struct OpenPool {
     pub replayed: usize,
     /// Batches that had been acknowledged and are on no disk at hand [I6].
     pub gaps: Vec<RangeInclusive<u64>>,
+    /// How far repair is.
+    pub repair: SharedProgress,
     pub(super) journal: Option<Arc<Journal>>,
     labels: Arc<PoolLabels>,
     tasks: Arc<dyn TaskHost>,
@@ -210,6 +216,7 @@ struct Opened {
     journal: Option<Arc<Journal>>,
     replayed: usize,
     gaps: Vec<RangeInclusive<u64>>,
+    repair: SharedProgress,
 }
 
 /// Opens the pool that these disks are.
@@ -252,6 +259,7 @@ pub fn open(
         was_unclean: assembled.unclean,
         replayed: opened.replayed,
         gaps: opened.gaps,
+        repair: opened.repair,
         journal: opened.journal,
         labels: assembled.labels,
         tasks: machine.tasks,
@@ -279,10 +287,10 @@ fn open_to_write(
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
         log.give_up(index);
     }
-    let (namespace, journal) =
-        go_on(machine, &parts, assembled, recovery, &log.end, claim, options.reclaim)?;
+    let (namespace, journal, repair) =
+        go_on(machine, &parts, assembled, recovery, &log.end, claim, options)?;
     let (journal, gaps) = (Some(journal), Vec::new());
-    Ok(Ok(Opened { parts, namespace, journal, replayed: log.len(), gaps }))
+    Ok(Ok(Opened { parts, namespace, journal, replayed: log.len(), gaps, repair }))
 }
 
 /// Step 3 without writing anything: of the newest root that still leads somewhere, everything that can
@@ -334,7 +342,8 @@ fn look_from(
         log.give_up(index);
     }
     let namespace = recovery.finish_read_only()?;
-    Ok(Opened { parts, namespace, journal: None, replayed: log.len(), gaps: log.gaps })
+    let repair = SharedProgress::default();
+    Ok(Opened { parts, namespace, journal: None, replayed: log.len(), gaps: log.gaps, repair })
 }
 
 /// The roots before `newest`, each once, from new to old.
@@ -417,8 +426,8 @@ fn go_on(
     recovery: Recovery,
     end: &crate::fleet::Mark,
     claim: crate::format::EpochClaim,
-    reclaim: ReclaimOptions,
-) -> Result<(Namespace, Arc<Journal>), OpenError> {
+    options: &OpenOptions,
+) -> Result<(Namespace, Arc<Journal>, SharedProgress), OpenError> {
     let quorum = Arc::new(Quorum::new(parts.members.clone(), assembled.labels.clone()));
     let checkpoint = Checkpoint::open(
         parts.access.clone(),
@@ -453,9 +462,13 @@ fn go_on(
         machine.tasks.run(task);
     }
     machine.tasks.run(checkpointer);
-    let reclaim = Reclaim::new(namespace.clone(), machine.clock.clone(), reclaim);
+    let clock = &machine.clock;
+    let reclaim = Reclaim::new(namespace.clone(), clock.clone(), options.reclaim);
     machine.tasks.run(Box::new(reclaim));
-    Ok((namespace, journal))
+    let (members, clock) = (parts.members.clone(), clock.clone());
+    let (repair, progress) = Repair::new(namespace.clone(), members, clock, options.repair);
+    machine.tasks.run(Box::new(repair));
+    Ok((namespace, journal, progress))
 }
 
 impl OpenPool {

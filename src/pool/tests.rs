@@ -34,6 +34,7 @@ mod lives;
 mod long_cuts;
 mod pauses;
 mod reclaim;
+mod repairs;
 mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;

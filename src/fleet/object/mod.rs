@@ -14,6 +14,7 @@ mod encode;
 mod in_place;
 mod read_plan;
 mod reader;
+mod rebuild;
 mod store;
 mod table;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod write_plan;
 mod writer;
 
 pub use reader::ShardMemory;
+pub use rebuild::{REBUILD_BYTES, Rebuild, Rebuilt};
 pub use store::{ObjectContext, ObjectStore};
 pub use verify::{Judge, ShardHealth};
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::reader::{ShardMemory, run_peek, run_read, run_read_shards};
+use super::rebuild::{Rebuild, Rebuilt, run_rebuild};
 use super::table::run_table_read;
 use super::verify::{Judge, ShardHealth, bad_cells, run_verify};
 use super::writer::run_writes;
@@ -164,6 +165,18 @@ impl ObjectStore {
         memory: &ShardMemory<'_>,
     ) -> Result<Vec<Buffer>, FleetError> {
         run_read_shards(self, record, checksums, class, memory)
+    }
+
+    /// Makes shards of these objects anew, durably, at other places, on disks without another shard of
+    /// their object; one answer each. Together no more than [`REBUILD_BYTES`](super::REBUILD_BYTES), or
+    /// one object. Errors: as for `read_into`; `Damaged` if what is made does not have the checksums that
+    /// it should.
+    pub fn rebuild<C: ChecksumSource + ?Sized>(
+        &self,
+        todo: &[Rebuild<'_>],
+        checksums: &C,
+    ) -> Vec<Result<Rebuilt, FleetError>> {
+        run_rebuild(self, todo, checksums)
     }
 
     /// Reads every shard, header and padding included, and says what each is like, in their order. `judge`

@@ -138,8 +138,42 @@ fn run_group(
     Err(FleetError::TooFewDisks { have, need: store.context.members.parity() + 1 })
 }
 
+/// Shards of an object that was written before, to be written to new places.
+pub(super) struct Remade {
+    /// Its record, with the new places.
+    pub(super) record: ObjectRecord,
+    /// Its lists of checksums, by their numbers: those that these shards need.
+    pub(super) lists: Vec<Checksums>,
+    /// Room for the header, then the payload.
+    pub(super) shards: Vec<(ShardIndex, Reservation, Buffer)>,
+}
+
+/// Writes these, as objects are written; None if it was given up.
+pub(super) fn run_remade(
+    store: &ObjectStore,
+    objects: &[WriteObject<'_>],
+    remade: Vec<Remade>,
+    avoid: &mut BTreeSet<DiskIndex>,
+) -> Option<Vec<StoredObject>> {
+    let mut attempt = Attempt::new(store, objects, avoid);
+    for (object, one) in remade.into_iter().enumerate() {
+        for (shard, reservation, mut unit) in one.shards {
+            let header = attempt.header(&one.record, shard, &one.lists)?;
+            unit[..SHARD_HEADER_BYTES].copy_from_slice(&header);
+            let (data, phase) = (Slice::from(unit), Phase::Written);
+            attempt.shards.push(ShardWrite { object, shard, reservation, data, phase });
+        }
+        attempt.records.push(one.record);
+        attempt.checksums.push(one.lists);
+    }
+    for index in 0..attempt.shards.len() {
+        attempt.send(index);
+    }
+    attempt.run().ok()
+}
+
 /// Disks that have not answered for long are not asked again, unless too few would be left.
-fn hung_disks(store: &ObjectStore) -> BTreeSet<DiskIndex> {
+pub(super) fn hung_disks(store: &ObjectStore) -> BTreeSet<DiskIndex> {
     let active = store.context.members.active();
     let hung: BTreeSet<DiskIndex> =
         active.iter().copied().filter(|&disk| store.context.heat.is_hung(disk)).collect();
@@ -147,6 +181,24 @@ fn hung_disks(store: &ObjectStore) -> BTreeSet<DiskIndex> {
 }
 
 impl<'a> Attempt<'a> {
+    fn new(
+        store: &'a ObjectStore,
+        objects: &'a [WriteObject<'a>],
+        avoid: &'a mut BTreeSet<DiskIndex>,
+    ) -> Attempt<'a> {
+        Attempt {
+            store,
+            objects,
+            records: Vec::with_capacity(objects.len()),
+            checksums: Vec::with_capacity(objects.len()),
+            shards: Vec::new(),
+            flushes: Vec::new(),
+            fan: Fan::new(0),
+            slots: 0,
+            avoid,
+        }
+    }
+
     /// Steps 1 and 2: encodes and sends everything.
     fn start(
         store: &'a ObjectStore,
@@ -158,17 +210,7 @@ impl<'a> Attempt<'a> {
         // that a write that hangs keeps no other's memory.
         let sizes: Vec<usize> = planned.iter().flat_map(Planned::buffers).collect();
         let mut buffers = store.context.buffers.take_all(&sizes).into_iter();
-        let mut attempt = Attempt {
-            store,
-            objects,
-            records: Vec::with_capacity(objects.len()),
-            checksums: Vec::with_capacity(objects.len()),
-            shards: Vec::new(),
-            flushes: Vec::new(),
-            fan: Fan::new(0),
-            slots: 0,
-            avoid,
-        };
+        let mut attempt = Attempt::new(store, objects, avoid);
         for (object, one) in planned.into_iter().enumerate() {
             let mut units: Vec<Buffer> = buffers.by_ref().take(one.reservations.len()).collect();
             attempt.encode(object, &one.record, &mut units)?;

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 
 use super::cursor::{Fetch, RunCursor};
 use super::fold::OwnedOp;
-use super::plan::{Plan, Turns, plan};
+use super::plan::{Plan, Turns, plan, plan_refresh};
 use super::tree::{Placed, Run, Table};
 use super::{BlockRef, Index, Op, Part, RETRY};
 use crate::base::sync::Arc;
@@ -43,10 +43,16 @@ impl Compactor {
     pub fn run_step(&mut self) -> Result<Pace, FleetError> {
         if self.job.is_none() {
             let tree = self.index.tree();
-            let Some(plan) = plan(&tree, &self.index.options, &mut self.turns) else {
-                return Ok(Pace::Idle(None));
+            let plan = plan_refresh(&tree, &|table| self.index.is_stale(table))
+                .or_else(|| plan(&tree, &self.index.options, &mut self.turns));
+            let Some(plan) = plan else { return Ok(Pace::Idle(None)) };
+            // Of level 0 only what is older, and no input.
+            let older = |run: &&Arc<Run>| {
+                let is_input = plan.inputs.iter().any(|input| input.number == run.number);
+                run.level > plan.level
+                    || (run.level == 0 && plan.level == 0 && run.number < plan.run && !is_input)
             };
-            let deeper = tree.runs.iter().filter(|run| run.level > plan.level).cloned().collect();
+            let deeper = tree.runs.iter().filter(older).cloned().collect();
             self.job = Some(Job::new(&self.index, plan, deeper));
         }
         let job = self.job.as_mut().expect("it was just made");
@@ -55,6 +61,10 @@ impl Compactor {
             Ok(true) => {
                 let job = self.job.take().expect("it was there above");
                 self.index.state.write().install(&job.remove, &job.add);
+                let gone = job.remove.iter().map(|table| table.record.id);
+                gone.for_each(|id| {
+                    self.index.stale.lock().remove(&id);
+                });
                 self.index.notify_installed();
                 Ok(Pace::Again)
             }

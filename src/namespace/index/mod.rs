@@ -21,12 +21,13 @@
 //!   Add entries are not idempotent, so the cut is exact: tables hold the batches up to that LSN, all
 //!   of them and no others. Hence `freeze` at batch boundaries only, and flushes in order.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::base::limits::{INDEX_CACHE_BYTES, MEMTABLE_BYTES, MEMTABLES_MAX};
 use crate::base::sync::atomic::{AtomicU32, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
-use crate::base::{Event, KIB, Lsn, MIB, Random};
+use crate::base::{Event, KIB, Lsn, MIB, ObjectId, Random};
 use crate::fleet::FleetError;
 use crate::fleet::disk::Class;
 use crate::format::ObjectRecord;
@@ -150,6 +151,8 @@ pub struct Index {
     tags: Mutex<Random>,
     /// Bytes of a table now: fewer than wished for while free space is in splinters.
     table_bytes: AtomicU32,
+    /// Tables that are to be written again.
+    stale: Mutex<BTreeSet<ObjectId>>,
     work: Arc<Event>,
     changed: Arc<Event>,
 }
@@ -171,6 +174,7 @@ impl Index {
             state: RwLock::new(state),
             tags: Mutex::new(Random::new(options.seed)),
             table_bytes: AtomicU32::new(options.table_bytes),
+            stale: Mutex::default(),
             work: Arc::new(Event::new()),
             changed: Arc::new(Event::new()),
             options,
@@ -372,6 +376,26 @@ impl Index {
     /// Notified when there is work for the flusher or the compactor.
     pub fn work_event(&self) -> Arc<Event> {
         self.work.clone()
+    }
+
+    /// If this is a table, it is written again: a copy of it is bad.
+    pub fn refresh(&self, object: ObjectId) -> bool {
+        let is_table = self.tree().placed().any(|placed| placed.table.record.id == object);
+        if is_table {
+            self.stale.lock().insert(object);
+            self.work.notify();
+        }
+        is_table
+    }
+
+    /// Whether a table is to be written again.
+    fn is_stale(&self, table: &Table) -> bool {
+        self.store.lacks(&table.record) || self.stale.lock().contains(&table.record.id)
+    }
+
+    /// There may be something for the compactor to do that it has not been told of.
+    pub fn look_again(&self) {
+        self.work.notify();
     }
 
     /// Notified when a flush or compaction was installed: pressure may have fallen, tables changed.

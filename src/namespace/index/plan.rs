@@ -8,6 +8,8 @@
 //! 3. Else a table of which half is deletes: it is merged downwards, or rewritten where nothing lies
 //!    below it. Either way the deletes sink, and end.
 //!
+//! 4. Before all that, a table that lacks a copy is written again, where it is.
+//!
 //! The fullest level goes first.
 
 use super::IndexOptions;
@@ -75,6 +77,15 @@ impl Default for Turns {
     fn default() -> Turns {
         Turns([const { Vec::new() }; LEVEL_MAX as usize + 1])
     }
+}
+
+/// A table that lacks a copy, to be written again as it is.
+pub(super) fn plan_refresh(tree: &Tree, lacks: &dyn Fn(&Table) -> bool) -> Option<Plan> {
+    let all = tree.runs.iter().flat_map(|run| run.tables.iter().map(move |table| (run, table)));
+    let (run, table) = all.into_iter().find(|(_, table)| lacks(table))?;
+    let (level, number) = (run.level, run.number);
+    let only = Run { level, number, tables: vec![table.clone()] };
+    Some(Plan { inputs: vec![Arc::new(only)], level, run: number, rewrite: true })
 }
 
 fn plan_level_0(tree: &Tree, options: &IndexOptions) -> Plan {

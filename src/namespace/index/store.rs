@@ -35,6 +35,9 @@ pub trait TableStore: Send + Sync {
         class: Class,
     ) -> Result<ObjectRecord, FleetError>;
 
+    /// Whether a copy of this table is on a disk that was given up: it is to be written again.
+    fn lacks(&self, table: &ObjectRecord) -> bool;
+
     /// Gives a table back that no manifest has ever named: its flush or compaction was given up.
     fn free_table(&self, table: &ObjectRecord);
 }
@@ -72,6 +75,10 @@ impl TableStore for ObjectStore {
             lsn,
         })?;
         Ok(stored.record)
+    }
+
+    fn lacks(&self, table: &ObjectRecord) -> bool {
+        self.members().lacks(table)
     }
 
     fn free_table(&self, table: &ObjectRecord) {

@@ -34,6 +34,8 @@ struct MemoryInner {
     refuse_writes: u64,
     /// So are tables above this, if any are.
     longest_run: Option<usize>,
+    /// They lack a copy: all up to this number.
+    lacking: u64,
 }
 
 impl MemoryStore {
@@ -115,6 +117,10 @@ impl TableStore for MemoryStore {
         };
         assert_eq!(record.checksum_list(ShardIndex(1)), ShardIndex(0));
         Ok(record)
+    }
+
+    fn lacks(&self, table: &ObjectRecord) -> bool {
+        table.id <= ObjectId::new(Epoch(1), self.inner.lock().lacking)
     }
 
     fn free_table(&self, table: &ObjectRecord) {

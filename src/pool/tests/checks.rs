@@ -21,7 +21,7 @@ fn machine(seed: u64) -> SimMachine {
     machine
 }
 
-fn checked(pool: &OpenPool, deep: bool) -> CheckReport {
+pub(super) fn checked(pool: &OpenPool, deep: bool) -> CheckReport {
     let name = |disk: DiskIndex| format!("disk {}", disk.0);
     let mut last = 0.0;
     let mut told = 0;

@@ -1,0 +1,261 @@
+//! Repair: objects with shards on disks that were given up get these shards anew, on other disks.
+//!
+//! 1. A page of records is looked through; those that lack a shard are the work. Whoever repairs them
+//!    waits until everything named so far is durable: the space map knows their places from then on.
+//! 2. Each is pinned, and its record taken, unless somebody in memory still counts on it (it is met again
+//!    in a later pass). The lost shards are made anew elsewhere (`ObjectStore::rebuild`), and flushed [I3].
+//! 3. In a transaction: the record is replaced if it still is the one that was read [R20]; an object that
+//!    was deleted meanwhile stays deleted, and the new places are free again.
+//! 4. With that batch durable, the new places are used and the old ones free [R18].
+//!
+//! A crash before 3 is durable leaves nothing; after it, the repaired object. There is nothing to
+//! resume: the next pass finds what is left.
+//!
+//! Tables of the index and what the root names have no record there: the index writes such tables again
+//! (`index::compaction`), and the next checkpoint begins its chains anew (`checkpointer`).
+//!
+//! When, and in what order: `services::repair`.
+
+use std::collections::BTreeMap;
+
+use super::core::Core;
+use super::error::NamespaceError;
+use super::read::{IndexLists, Located};
+use super::tx::{Attempt, Effect, Tx, decode};
+use crate::base::sync::Arc;
+use crate::base::{Event, Lsn, ObjectId, ShardIndex};
+use crate::fleet::{FleetError, Rebuild, Rebuilt};
+use crate::format::{Key, ObjectRecord, Place};
+
+/// What was found bad.
+#[derive(Default)]
+pub(super) struct BadShards {
+    shards: BTreeMap<ObjectId, Vec<ShardIndex>>,
+    /// So was a copy of an object of the root's chains.
+    pub(super) chains: bool,
+}
+
+/// An object, pinned, and which of its shards are to be made anew.
+type Wanted = (Arc<Located>, Vec<ShardIndex>);
+
+/// Objects of which bad shards are noted, at most: more are found by reading again.
+const BAD_OBJECTS_MAX: usize = 1024;
+/// Records of one page.
+const PAGE_OBJECTS: usize = 1024;
+
+/// An object that lacks shards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lacking {
+    /// Which object.
+    pub object: ObjectId,
+    /// Bytes that are to be written for it.
+    pub bytes: u64,
+    /// Shards that it could still lose; negative if it cannot be read.
+    pub margin: i32,
+}
+
+/// A page of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LackingPage {
+    /// Those of this page.
+    pub found: Vec<Lacking>,
+    /// Records that were looked at.
+    pub looked_at: u64,
+    /// None is touched before this batch is durable.
+    pub settled: Lsn,
+    /// Where to go on.
+    pub next: Option<ObjectId>,
+}
+
+/// What a repair came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Repaired {
+    /// It has all its shards once this batch is durable.
+    Whole(Lsn),
+    /// Nothing was to be done: it is gone, or whole.
+    Nothing,
+    /// Somebody is using it in a way that does not allow it now, or changed it meanwhile.
+    Busy,
+    /// No disk at hand has room for a shard, or they all have one.
+    NoPlace,
+}
+
+impl super::Namespace {
+    /// Objects from `from` on with a shard on a disk that was given up.
+    pub fn lacking(&self, from: ObjectId) -> Result<LackingPage, NamespaceError> {
+        let mut page = self.core.look(|tx| tx.lacking(from))?;
+        page.settled = self.core.want_commit(&mut self.core.state.lock());
+        Ok(page)
+    }
+
+    /// Makes objects whole: the shards on disks that were given up, and those that are named here; one
+    /// answer each. The batches that named them, and those of earlier repairs of them, are durable.
+    /// Together they take no more than `REBUILD_BYTES`, or are one.
+    pub fn repair(
+        &self,
+        objects: &[(ObjectId, Vec<ShardIndex>)],
+    ) -> Vec<Result<Repaired, NamespaceError>> {
+        self.core.repair(objects)
+    }
+
+    /// Waits for what is settled are over with this batch: everything named so far is durable then.
+    pub fn settled(&self) -> Lsn {
+        self.core.want_commit(&mut self.core.state.lock())
+    }
+
+    /// A shard was found bad, and could not be mended in place.
+    pub fn note_bad(&self, object: ObjectId, shard: ShardIndex) {
+        let core = &self.core;
+        let is_chain = core.state.lock().chains.iter().any(|record| record.id == object);
+        if is_chain {
+            core.bad.lock().chains = true;
+        } else if !core.index.refresh(object) {
+            let mut bad = core.bad.lock();
+            if bad.shards.len() < BAD_OBJECTS_MAX || bad.shards.contains_key(&object) {
+                let shards = bad.shards.entry(object).or_default();
+                if !shards.contains(&shard) {
+                    shards.push(shard);
+                }
+            }
+        }
+        core.repair_event.notify();
+    }
+
+    /// The shards that were found bad since this was last asked.
+    pub fn take_bad(&self) -> BTreeMap<ObjectId, Vec<ShardIndex>> {
+        std::mem::take(&mut self.core.bad.lock().shards)
+    }
+
+    /// Notified when something is to be repaired.
+    pub fn repair_event(&self) -> Arc<Event> {
+        self.core.repair_event.clone()
+    }
+
+    /// Tables of the index with a copy on a disk that was given up, and objects of the root's chains
+    /// that have one: the index and the next checkpoint write them anew.
+    pub fn lacking_unkeyed(&self) -> usize {
+        let core = &self.core;
+        let tables = core.index.snapshot().tables();
+        let chains = core.state.lock().chains.clone();
+        let records = tables.iter().map(|(record, _)| record).chain(&chains);
+        records.filter(|record| core.members.lacks(record)).count()
+    }
+
+    /// Asks for a checkpoint, without waiting for it.
+    pub fn want_checkpoint(&self) {
+        self.core.state.lock().checkpoint_wanted += 1;
+        self.core.index.look_again();
+        self.core.checkpoint_event.notify();
+    }
+}
+
+impl Core {
+    fn repair(
+        &self,
+        objects: &[(ObjectId, Vec<ShardIndex>)],
+    ) -> Vec<Result<Repaired, NamespaceError>> {
+        let found = objects.iter().map(|(object, bad)| self.wanted_of(*object, bad));
+        let mut results: Vec<_> = Vec::with_capacity(objects.len());
+        let mut work: Vec<(usize, Arc<Located>, Vec<ShardIndex>)> = Vec::new();
+        for found in found {
+            match found {
+                Ok(Ok((located, wanted))) => {
+                    work.push((results.len(), located, wanted));
+                    results.push(Ok(Repaired::Busy));
+                }
+                Ok(Err(repaired)) => results.push(Ok(repaired)),
+                Err(error) => results.push(Err(error)),
+            }
+        }
+        let todo: Vec<Rebuild<'_>> = work
+            .iter()
+            .map(|(_, located, wanted)| Rebuild { record: &located.record, wanted: wanted.clone() })
+            .collect();
+        let rebuilt = self.objects.rebuild(&todo, &IndexLists { core: self });
+        for ((number, located, _), rebuilt) in work.iter().zip(rebuilt) {
+            results[*number] = match rebuilt {
+                Ok(Rebuilt::Done(new)) => self.take_over(&located.record, &new),
+                Ok(Rebuilt::NoPlace) => Ok(Repaired::NoPlace),
+                Ok(Rebuilt::Late) => Ok(Repaired::Busy),
+                Err(FleetError::Deleted { .. }) => Ok(Repaired::Nothing),
+                Err(error) => Err(error.into()),
+            };
+        }
+        results
+    }
+
+    /// Step 2: what is to be made anew of an object, pinned; or why nothing is.
+    fn wanted_of(
+        &self,
+        object: ObjectId,
+        bad: &[ShardIndex],
+    ) -> Result<Result<Wanted, Repaired>, NamespaceError> {
+        if !self.has_room() {
+            self.checkpoint_event.notify();
+            return Ok(Err(Repaired::Busy));
+        }
+        let Some(located) = self.look(|tx| tx.victim(object))? else {
+            let held = self.state.lock().in_flush.contains(&object);
+            return Ok(Err(if held { Repaired::Busy } else { Repaired::Nothing }));
+        };
+        let places =
+            located.record.places.iter().zip(0..).map(|(place, at)| (*place, ShardIndex(at)));
+        let lost =
+            |place: Option<Place>| place.is_none_or(|place| self.members.is_given_up(place.disk));
+        let wanted = places.filter(|(place, shard)| lost(*place) || bad.contains(shard));
+        let wanted: Vec<ShardIndex> = wanted.map(|(_, shard)| shard).collect();
+        Ok(if wanted.is_empty() { Err(Repaired::Nothing) } else { Ok((located, wanted)) })
+    }
+
+    /// Step 3.
+    fn take_over(
+        &self,
+        old: &ObjectRecord,
+        new: &ObjectRecord,
+    ) -> Result<Repaired, NamespaceError> {
+        let moved = self.change_inside(|tx| tx.rehome(old, new));
+        if !matches!(moved, Ok(true)) {
+            self.objects.release(new);
+        }
+        Ok(match moved? {
+            true => Repaired::Whole(self.want_commit(&mut self.state.lock())),
+            false => Repaired::Busy,
+        })
+    }
+}
+
+impl Tx<'_> {
+    fn lacking(&mut self, from: ObjectId) -> Attempt<LackingPage> {
+        let end = Key::object(ObjectId(u64::MAX));
+        let (entries, more) = self.scan_on(&Key::object(from), &end, PAGE_OBJECTS)?;
+        let mut page = LackingPage { found: Vec::new(), looked_at: 0, settled: Lsn(0), next: None };
+        let mut last = None;
+        for (_, value) in &entries {
+            let record = decode(ObjectRecord::decode(value))?;
+            page.looked_at += 1;
+            last = Some(record.id);
+            let lost = self.core.members.lost_shards(&record);
+            if lost > 0 {
+                page.found.push(Lacking {
+                    object: record.id,
+                    bytes: lost as u64 * record.shard_units().bytes(),
+                    margin: record.redundancy.tolerates() as i32 - lost as i32,
+                });
+            }
+        }
+        page.next = last.filter(|_| more).map(|last| ObjectId(last.0.saturating_add(1)));
+        Ok(page)
+    }
+
+    /// The new record in place of the old one, if that is current. False if it is not.
+    fn rehome(&mut self, old: &ObjectRecord, new: &ObjectRecord) -> Attempt<bool> {
+        let key = Key::object(old.id);
+        let current = self.get(&key)?;
+        if current.as_deref() != Some(&old.encode()[..]) {
+            return Ok(false);
+        }
+        self.put(key, new.encode());
+        self.effect(Effect::Rehome(Box::new((old.clone(), new.clone()))));
+        Ok(true)
+    }
+}
