@@ -49,6 +49,8 @@ struct Table {
     members: Vec<Option<Member>>,
     /// What was on these is made anew elsewhere: nobody waits for them any more.
     given_up: BTreeSet<DiskIndex>,
+    /// These are to be removed when nothing is on them any more. They are read from, and get nothing new.
+    leaving: BTreeSet<DiskIndex>,
     redundancy: Redundancy,
 }
 
@@ -70,6 +72,7 @@ impl Members {
             table: RwLock::new(Table {
                 members: Vec::new(),
                 given_up: BTreeSet::new(),
+                leaving: BTreeSet::new(),
                 redundancy,
             }),
             reports,
@@ -202,11 +205,48 @@ impl Members {
         }
     }
 
-    /// Whether it was given up, or is no member at all.
+    /// Whether what is on it is to be made anew elsewhere: it was given up, it leaves, or it is no member
+    /// at all.
     pub fn is_given_up(&self, disk: DiskIndex) -> bool {
         let table = self.table.read();
         let known = table.members.get(disk.as_usize()).is_some_and(Option::is_some);
-        !known || table.given_up.contains(&disk)
+        !known || table.given_up.contains(&disk) || table.leaving.contains(&disk)
+    }
+
+    /// From now on (true) what is on this member moves to the others, so that it can be removed; false
+    /// takes that back.
+    pub fn set_leaving(&self, disk: DiskIndex, leaving: bool) {
+        let mut table = self.table.write();
+        if leaving {
+            table.leaving.insert(disk)
+        } else {
+            table.leaving.remove(&disk)
+        };
+    }
+
+    /// Members that are to be removed when nothing is on them any more.
+    pub fn leaving(&self) -> Vec<DiskIndex> {
+        self.table.read().leaving.iter().copied().collect()
+    }
+
+    /// The active members that take new objects, ascending.
+    pub fn placeable(&self) -> Vec<DiskIndex> {
+        let mut active = self.active();
+        let leaving = self.leaving();
+        active.retain(|disk| !leaving.contains(disk));
+        active
+    }
+
+    /// It is no member any more. Nothing of it is in use.
+    pub fn remove(&self, disk: DiskIndex) {
+        let mut table = self.table.write();
+        table.leaving.remove(&disk);
+        table.given_up.remove(&disk);
+        if let Some(member) = table.members.get_mut(disk.as_usize()) {
+            *member = None;
+        }
+        drop(table);
+        self.change();
     }
 
     /// How many shards of an object have no place, or one on a disk that was given up.

@@ -8,7 +8,7 @@
 //! 104  u64 object counter · u64 inode lease · 2 u64 name hash key · u64 inodes · u64 user bytes
 //! 152  u16 members · u16 heads · u16 manifest links · u16 space links
 //! 160  3 B default redundancy · u8 shards per enclosure · 4 B reserved
-//! 168  members: u16 index · u8 state · u8 serial length · u16 enclosure, 0: none · 2 B reserved · 16 B uuid ·
+//! 168  members: u16 index · u8 state · u8 serial length · u16 enclosure, 0: none · u8 flags: 1 leaving · u8 0 · 16 B uuid ·
 //!               u64 bytes · serial
 //!      heads:   u16 disk · 6 B reserved · u64 ring position
 //!      links:   u64 CRC-64 of the object's bytes · object record (64 + 12 a shard)
@@ -65,6 +65,8 @@ pub struct MemberEntry {
     pub state: MemberState,
     /// Members with one number share an enclosure, and so a fate [R24]; never 0.
     pub enclosure: Option<u16>,
+    /// What is on it moves to the others, and then it is removed.
+    pub leaving: bool,
 }
 
 /// Settings of the pool that change rarely.
@@ -159,7 +161,7 @@ impl Root {
         out.u8(self.config.enclosure_cap).zeros(4);
         for member in &self.members {
             out.u16(member.index.0).u8(member.state as u8).u8(member.serial.len() as u8);
-            out.u16(member.enclosure.unwrap_or(0)).zeros(2);
+            out.u16(member.enclosure.unwrap_or(0)).u8(u8::from(member.leaving)).zeros(1);
             out.bytes(&member.uuid.0).u64(member.bytes).bytes(member.serial.as_bytes());
         }
         for head in &self.heads {
@@ -204,11 +206,12 @@ impl Root {
         line("redundancy", self.config.redundancy.to_string());
         line("enclosure cap", self.config.enclosure_cap.to_string());
         for member in &self.members {
-            let MemberEntry { index, uuid, bytes, serial, state, enclosure } = member;
+            let MemberEntry { index, uuid, bytes, serial, state, enclosure, leaving } = member;
             let enclosure = enclosure.map(|number| format!(", enclosure {number}"));
             let enclosure = enclosure.unwrap_or_default();
             let text = format!("{index} {uuid} {state:?} {bytes} bytes, serial \"{serial}\"");
-            line("member", text + &enclosure);
+            let leaving = if *leaving { ", leaving" } else { "" };
+            line("member", text + &enclosure + leaving);
         }
         for head in &self.heads {
             line("ring head", format!("disk {} at {}", head.disk, head.position));
@@ -313,10 +316,11 @@ fn decode_member(reader: &mut Reader<'_>) -> Result<MemberEntry, FormatError> {
     };
     let serial_bytes = usize::from(reader.u8()?);
     let enclosure = Some(reader.u16()?).filter(|&number| number != 0);
-    reader.zeros(2)?;
+    let leaving = reader.bool("flags")?;
+    reader.zeros(1)?;
     let (uuid, bytes) = (DiskUuid(reader.array()?), reader.u64()?);
     let serial = reader.text(serial_bytes, "serial")?.to_owned();
-    Ok(MemberEntry { index, uuid, bytes, serial, state, enclosure })
+    Ok(MemberEntry { index, uuid, bytes, serial, state, enclosure, leaving })
 }
 
 fn decode_head(reader: &mut Reader<'_>) -> Result<RingHead, FormatError> {

@@ -185,7 +185,9 @@ impl Checkpointer {
             Ok((manifest, space)) => {
                 self.core.space.snapshot_kept(frozen.usage.number);
                 (self.manifest, self.space) = (manifest, space);
-                self.core.bad.lock().chains = false;
+                if whole && frozen.whole {
+                    self.core.bad.lock().chains = false;
+                }
                 let spent = self.is_spent(&self.space);
                 self.core.state.lock().space_whole = spent;
                 self.free_old(&capture);

@@ -108,7 +108,7 @@ impl super::Namespace {
         let core = &self.core;
         let is_chain = core.state.lock().chains.iter().any(|record| record.id == object);
         if is_chain {
-            core.bad.lock().chains = true;
+            self.renew_chains();
         } else if !core.index.refresh(object) {
             let mut bad = core.bad.lock();
             if bad.shards.len() < BAD_OBJECTS_MAX || bad.shards.contains_key(&object) {
@@ -119,6 +119,12 @@ impl super::Namespace {
             }
         }
         core.repair_event.notify();
+    }
+
+    /// The next checkpoints write the manifest and the space snapshot whole.
+    pub fn renew_chains(&self) {
+        self.core.state.lock().space_whole = true;
+        self.core.bad.lock().chains = true;
     }
 
     /// The shards that were found bad since this was last asked.
@@ -141,11 +147,27 @@ impl super::Namespace {
         records.filter(|record| core.members.lacks(record)).count()
     }
 
-    /// Asks for a checkpoint, without waiting for it.
-    pub fn want_checkpoint(&self) {
-        self.core.state.lock().checkpoint_wanted += 1;
+    /// Asks for a checkpoint, without waiting for it; its number.
+    pub fn want_checkpoint(&self) -> u64 {
+        let wanted = {
+            let mut state = self.core.state.lock();
+            state.checkpoint_wanted += 1;
+            state.checkpoint_wanted
+        };
         self.core.index.look_again();
         self.core.checkpoint_event.notify();
+        wanted
+    }
+
+    /// Whether the checkpoint with this number, or a later one, took effect.
+    pub fn checkpoint_is_done(&self, wanted: u64) -> bool {
+        self.core.state.lock().checkpoint_done >= wanted
+    }
+
+    /// Members came or went: there is another amount of room.
+    pub fn note_members(&self) {
+        self.core.note_capacity();
+        self.core.committed.notify();
     }
 }
 

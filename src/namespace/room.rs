@@ -36,7 +36,7 @@ impl Core {
     /// Usable bytes over what `measure` says of each active disk. Shard headers and the owners' list
     /// take a little: counted off, so that what is promised can be written.
     fn usable(&self, measure: impl Fn(&crate::fleet::space::DiskRoom) -> u64) -> u64 {
-        let rooms: Vec<u64> = (self.members.active().into_iter())
+        let rooms: Vec<u64> = (self.members.placeable().into_iter())
             .filter_map(|disk| self.space.room(disk))
             .map(|room| measure(&room))
             .collect();

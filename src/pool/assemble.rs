@@ -180,19 +180,23 @@ pub fn assemble(
     let rolled_back = rolled_back(&candidates, &label, &root);
     let members = Arc::new(Members::new(label.pool, root.config.redundancy, reports));
     let mut missing = Vec::new();
+    let removed = crate::format::MemberState::Removed;
     for entry in &root.members {
+        members.set_leaving(entry.index, entry.leaving && entry.state != removed);
         match candidates.iter().find(|candidate| candidate.label.index == entry.index) {
             Some(candidate) => {
                 members.set(Member { enclosure: entry.enclosure, ..present(candidate) });
             }
-            None if entry.state != crate::format::MemberState::Removed => {
+            None if entry.state != removed => {
                 missing.push(entry.index);
                 members.set(absent(entry, &label));
             }
             None => {}
         }
     }
-    let participants: Vec<DiskIndex> = (root.members.iter().map(|entry| entry.index))
+    let participants: Vec<DiskIndex> = (root.members.iter())
+        .filter(|entry| entry.state != removed)
+        .map(|entry| entry.index)
         .filter(|disk| !label.member_states.is_out(*disk) && !rolled_back.contains(disk))
         .collect();
     let blind: Vec<DiskIndex> = (members.all().iter().map(|member| member.index))
@@ -200,13 +204,22 @@ pub fn assemble(
             missing.contains(disk) || rolled_back.contains(disk) || unread.contains(disk)
         })
         .collect();
-    let mode = mode(&label, members.parity(), &missing, &blind, &participants, options);
+    let mode =
+        mode(&label, members.parity(), &missing, &blind, &participants, members.len(), options);
     let mut back: Vec<DiskIndex> = (candidates.iter().map(|candidate| candidate.label.index))
         .filter(|disk| !participants.contains(disk))
         .collect();
+    let removed_disks: Vec<DiskIndex> = (root.members.iter())
+        .filter(|entry| entry.state == removed)
+        .map(|entry| entry.index)
+        .collect();
     let of_disks = candidates.into_iter().map(|candidate| (candidate.label.index, candidate.label));
     let (access, members_too) = (access.clone(), members.clone());
-    let labels = PoolLabels::new(access, members_too, of_disks.collect(), &label, &back);
+    let mut label = label;
+    let indices = root.members.iter().map(|entry| entry.index.0 + 1).max();
+    label.member_count = label.member_count.max(indices.unwrap_or(0));
+    let labels =
+        PoolLabels::new(access, members_too, of_disks.collect(), &label, &back, &removed_disks);
     back.retain(|disk| !rolled_back.contains(disk));
     let unclean = label.open;
     Ok(Assembled {
@@ -353,9 +366,9 @@ fn mode(
     missing: &[DiskIndex],
     blind: &[DiskIndex],
     participants: &[DiskIndex],
+    all: usize,
     options: &AssembleOptions,
 ) -> Mode {
-    let all = usize::from(label.member_count);
     // Members that are all recorded as out cannot have gone on by themselves without being told to;
     // together with one that is not, they can.
     let could_go_on = missing.len() >= all.saturating_sub(parity)

@@ -202,7 +202,7 @@ fn layouts(disks: &[NewDisk]) -> Result<Vec<DiskLayout>, CreateError> {
 }
 
 /// Step 2.
-fn blank_signatures(access: &Access, disks: &[NewDisk]) -> Result<(), CreateError> {
+pub(super) fn blank_signatures(access: &Access, disks: &[NewDisk]) -> Result<(), CreateError> {
     let mut blanks = Vec::new();
     for new in disks {
         for signature in &new.probe.signatures {
@@ -248,6 +248,7 @@ fn first_root(
         serial: clip(&disks[index].probe.identity.serial),
         state: MemberState::Active,
         enclosure: options.enclosures.get(index).copied().flatten(),
+        leaving: false,
     });
     // [R24] What `fleet` keeps to; written down for whoever looks.
     let labelled = options.enclosures.iter().any(Option::is_some);
@@ -275,7 +276,7 @@ fn first_root(
 }
 
 /// The first bytes of a serial number that fit a root.
-fn clip(serial: &str) -> String {
+pub(super) fn clip(serial: &str) -> String {
     let mut end = serial.len().min(SERIAL_BYTES_MAX);
     while !serial.is_char_boundary(end) {
         end -= 1;

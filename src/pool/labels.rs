@@ -128,6 +128,10 @@ struct State {
     /// Members that are back without everything that was acknowledged, one bit each: they stay
     /// recorded as out until a root is durable on them.
     returned: u64,
+    /// Members that were removed for good: recorded as out for ever.
+    removed: u64,
+    /// Indices ever given out.
+    indices: u16,
 }
 
 fn bit(disk: DiskIndex) -> u64 {
@@ -150,6 +154,7 @@ impl PoolLabels {
         labels: Vec<(DiskIndex, Label)>,
         newest: &Label,
         returned: &[DiskIndex],
+        removed: &[DiskIndex],
     ) -> PoolLabels {
         let held = labels.into_iter().map(|(disk, label)| {
             let holds = std::array::from_fn(|_| Arc::new(()));
@@ -161,14 +166,50 @@ impl PoolLabels {
             open: newest.open,
             states: newest.member_states,
         };
-        let returned = returned.iter().fold(0, |bits, &disk| bits | bit(disk));
-        let state = State { held: held.collect(), common, returned };
+        let bits = |disks: &[DiskIndex]| disks.iter().fold(0, |bits, &disk| bits | bit(disk));
+        let (returned, removed) = (bits(returned), bits(removed));
+        let indices = newest.member_count;
+        let state = State { held: held.collect(), common, returned, removed, indices };
         PoolLabels { access, members, state: Mutex::new(state) }
     }
 
     /// The claim that the labels state.
     pub fn current(&self) -> EpochClaim {
         self.state.lock().common.claim
+    }
+
+    /// What a label of this pool says now; of no disk in particular.
+    pub fn sample(&self) -> Option<Label> {
+        let state = self.state.lock();
+        let mut label = state.held.values().next()?.label.clone();
+        label.claim = state.common.claim;
+        label.machine_id = state.common.machine_id;
+        label.open = state.common.open;
+        label.member_states = state.common.states;
+        label.redundancy = self.members.redundancy();
+        Some(label)
+    }
+
+    /// A disk is to become a member: from the next record on all labels say that it is out, until a root
+    /// is durable on it.
+    pub fn expect(&self, disk: DiskIndex) {
+        let mut state = self.state.lock();
+        state.returned |= bit(disk);
+        state.indices = state.indices.max(disk.0 + 1);
+    }
+
+    /// It is one, and this is its label.
+    pub fn adopt(&self, label: Label) {
+        let holds = std::array::from_fn(|_| Arc::new(()));
+        self.state.lock().held.insert(label.index, Held { label, holds });
+    }
+
+    /// It is none any more, or has never become one.
+    pub fn drop_out(&self, disk: DiskIndex) {
+        let mut state = self.state.lock();
+        state.removed |= bit(disk);
+        state.returned &= !bit(disk);
+        state.held.remove(&disk);
     }
 
     /// Claims the next epoch with the random `id`, opens the pool for `machine_id`, and records who is
@@ -230,8 +271,8 @@ impl PoolLabels {
         let everybody = members.iter().fold(0, |bits, member| bits | bit(member.index));
         let mut state = self.state.lock();
         let failed = out(MemberState::Failed);
-        let dropped = (out(MemberState::Missing) | state.returned) & !failed;
-        if failed | dropped == everybody {
+        let dropped = (out(MemberState::Missing) | state.returned | state.removed) & !failed;
+        if everybody & !(failed | dropped) == 0 {
             return Err(FleetError::TooFewDisks { have: 0, need: 1 });
         }
         let states = &mut state.common.states;
@@ -279,7 +320,7 @@ impl PoolLabels {
     /// state.
     fn plan_copy(&self, copy: usize, open: &[DiskIndex]) -> (Vec<DiskIndex>, Vec<WriteAt>) {
         let mut state = self.state.lock();
-        let common = state.common;
+        let (common, indices) = (state.common, state.indices);
         let (mut disks, mut places) = (Vec::new(), Vec::new());
         for &disk in open {
             let Some(handle) = self.members.handle(disk) else { continue };
@@ -292,6 +333,7 @@ impl PoolLabels {
             label.machine_id = common.machine_id;
             label.open = common.open;
             label.member_states = common.states;
+            label.member_count = indices;
             label.redundancy = self.members.redundancy();
             places.push(WriteAt {
                 disk: handle,

@@ -10,6 +10,7 @@ mod face;
 pub mod host;
 pub mod inspect;
 pub mod labels;
+pub mod membership;
 pub mod mounting;
 pub mod open;
 pub mod plan;

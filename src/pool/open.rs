@@ -18,9 +18,11 @@ use std::ops::RangeInclusive;
 
 use super::assemble::{AssembleError, AssembleOptions, Assembled, Candidate, Mode, assemble};
 use super::labels::PoolLabels;
+use super::membership::Membership;
 use super::root_keeper::RootKeeper;
 use crate::base::limits::BUFFER_POOL_BYTES;
-use crate::base::sync::Arc;
+use crate::base::sync::atomic::AtomicBool;
+use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, DiskIndex, Epoch, PoolUuid, Random, Task, Wait};
 use crate::fleet::disk::BufferPool;
 use crate::fleet::{
@@ -195,6 +197,8 @@ pub struct OpenPool {
     pub gaps: Vec<RangeInclusive<u64>>,
     /// How far repair is.
     pub repair: SharedProgress,
+    /// For disks that come and go; None if it is read-only.
+    pub membership: Option<Arc<Membership>>,
     pub(super) journal: Option<Arc<Journal>>,
     labels: Arc<PoolLabels>,
     tasks: Arc<dyn TaskHost>,
@@ -217,6 +221,15 @@ struct Opened {
     replayed: usize,
     gaps: Vec<RangeInclusive<u64>>,
     repair: SharedProgress,
+    membership: Option<Arc<Membership>>,
+}
+
+/// A pool that may be written to.
+struct Running {
+    namespace: Namespace,
+    journal: Arc<Journal>,
+    repair: SharedProgress,
+    membership: Arc<Membership>,
 }
 
 /// Opens the pool that these disks are.
@@ -260,6 +273,7 @@ pub fn open(
         replayed: opened.replayed,
         gaps: opened.gaps,
         repair: opened.repair,
+        membership: opened.membership,
         journal: opened.journal,
         labels: assembled.labels,
         tasks: machine.tasks,
@@ -287,10 +301,11 @@ fn open_to_write(
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
         log.give_up(index);
     }
-    let (namespace, journal, repair) =
+    let Running { namespace, journal, repair, membership } =
         go_on(machine, &parts, assembled, recovery, &log.end, claim, options)?;
-    let (journal, gaps) = (Some(journal), Vec::new());
-    Ok(Ok(Opened { parts, namespace, journal, replayed: log.len(), gaps, repair }))
+    let (journal, membership, gaps) = (Some(journal), Some(membership), Vec::new());
+    let replayed = log.len();
+    Ok(Ok(Opened { parts, namespace, journal, replayed, gaps, repair, membership }))
 }
 
 /// Step 3 without writing anything: of the newest root that still leads somewhere, everything that can
@@ -342,8 +357,9 @@ fn look_from(
         log.give_up(index);
     }
     let namespace = recovery.finish_read_only()?;
-    let repair = SharedProgress::default();
-    Ok(Opened { parts, namespace, journal: None, replayed: log.len(), gaps: log.gaps, repair })
+    let (journal, repair, membership) = (None, SharedProgress::default(), None);
+    let (replayed, gaps) = (log.len(), log.gaps);
+    Ok(Opened { parts, namespace, journal, replayed, gaps, repair, membership })
 }
 
 /// The roots before `newest`, each once, from new to old.
@@ -420,14 +436,14 @@ fn parts(
 
 /// Steps 4 and 5.
 fn go_on(
-    machine: &Machine,
+    machine: &mut Machine,
     parts: &Parts,
     assembled: &Assembled,
     recovery: Recovery,
     end: &crate::fleet::Mark,
     claim: crate::format::EpochClaim,
     options: &OpenOptions,
-) -> Result<(Namespace, Arc<Journal>, SharedProgress), OpenError> {
+) -> Result<Running, OpenError> {
     let quorum = Arc::new(Quorum::new(parts.members.clone(), assembled.labels.clone()));
     let checkpoint = Checkpoint::open(
         parts.access.clone(),
@@ -465,10 +481,23 @@ fn go_on(
     let clock = &machine.clock;
     let reclaim = Reclaim::new(namespace.clone(), clock.clone(), options.reclaim);
     machine.tasks.run(Box::new(reclaim));
+    let membership = Arc::new(Membership {
+        access: parts.access.clone(),
+        members: parts.members.clone(),
+        space: parts.space.clone(),
+        labels: assembled.labels.clone(),
+        keeper,
+        journal: journal.clone(),
+        namespace: namespace.clone(),
+        random: Mutex::new(machine.random.fork()),
+        busy: AtomicBool::new(false),
+    });
     let (members, clock) = (parts.members.clone(), clock.clone());
-    let (repair, progress) = Repair::new(namespace.clone(), members, clock, options.repair);
+    let removal = membership.clone();
+    let (repair, progress) =
+        Repair::new(namespace.clone(), members, clock, removal, options.repair);
     machine.tasks.run(Box::new(repair));
-    Ok((namespace, journal, progress))
+    Ok(Running { namespace, journal, repair: progress, membership })
 }
 
 impl OpenPool {

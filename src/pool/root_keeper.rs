@@ -8,6 +8,8 @@ use crate::format::{EpochClaim, MemberEntry, RingHead, Root};
 use crate::namespace::{RootPart, RootWriter};
 
 struct State {
+    /// All members ever, as the next root says it.
+    entries: Vec<MemberEntry>,
     sequence: u64,
     journal: Option<Arc<Journal>>,
     /// Where replay begins after the last effective root of ours, or recovery's end.
@@ -34,7 +36,8 @@ impl RootKeeper {
         highest: u64,
         end: Mark,
     ) -> RootKeeper {
-        let state = State { sequence: highest, journal: None, mark: end };
+        let entries = base.members.clone();
+        let state = State { entries, sequence: highest, journal: None, mark: end };
         RootKeeper { checkpoint, members, base, claim, state: Mutex::new(state) }
     }
 
@@ -48,12 +51,32 @@ impl RootKeeper {
         self.state.lock().mark.clone()
     }
 
-    fn members_now(&self) -> Vec<MemberEntry> {
-        let now = self.members.all();
-        let state_of = |index: DiskIndex| now.iter().find(|member| member.index == index);
-        let mut entries = self.base.members.clone();
-        for entry in &mut entries {
-            if let Some(member) = state_of(entry.index) {
+    /// All members ever, as the next root will say it.
+    pub fn entries(&self) -> Vec<MemberEntry> {
+        self.members_now(&self.state.lock().entries)
+    }
+
+    /// The next root names one more member.
+    pub fn add(&self, entry: MemberEntry) {
+        self.state.lock().entries.push(entry);
+    }
+
+    /// The next root says that it is none any more.
+    pub fn remove(&self, disk: DiskIndex) {
+        let mut state = self.state.lock();
+        for entry in state.entries.iter_mut().filter(|entry| entry.index == disk) {
+            entry.state = crate::format::MemberState::Removed;
+            entry.leaving = false;
+        }
+    }
+
+    fn members_now(&self, entries: &[MemberEntry]) -> Vec<MemberEntry> {
+        let (now, leaving) = (self.members.all(), self.members.leaving());
+        let mut entries = entries.to_vec();
+        let removed = crate::format::MemberState::Removed;
+        for entry in entries.iter_mut().filter(|entry| entry.state != removed) {
+            entry.leaving = leaving.contains(&entry.index);
+            if let Some(member) = now.iter().find(|member| member.index == entry.index) {
                 entry.state = match member.state {
                     MemberState::Active => crate::format::MemberState::Active,
                     MemberState::Failed => crate::format::MemberState::Failed,
@@ -71,7 +94,7 @@ impl RootWriter for RootKeeper {
     }
 
     fn write_root(&self, part: &RootPart) -> Result<(), FleetError> {
-        let (sequence, journal, mark) = {
+        let (sequence, journal, mark, entries) = {
             let mut state = self.state.lock();
             state.sequence += 1;
             let mark = match &state.journal {
@@ -79,7 +102,7 @@ impl RootWriter for RootKeeper {
                 // Recovery: its changes were never logged, the log is empty behind this root.
                 None => Mark { lsn: part.replay_lsn, ..state.mark.clone() },
             };
-            (state.sequence, state.journal.clone(), mark)
+            (state.sequence, state.journal.clone(), mark, state.entries.clone())
         };
         let heads = mark.heads.iter();
         let root = Root {
@@ -90,7 +113,7 @@ impl RootWriter for RootKeeper {
             replay_crc: mark.batch_crc,
             ino_lease: part.ino_lease,
             inodes: part.inodes,
-            members: self.members_now(),
+            members: self.members_now(&entries),
             heads: heads.map(|&(disk, position)| RingHead { disk, position }).collect(),
             manifest: part.manifest.clone(),
             space: part.space.clone(),

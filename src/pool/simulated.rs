@@ -86,6 +86,15 @@ impl SimMachine {
         create(&self.access(), &options, &disks, &mut random).expect("blank disks make a pool");
     }
 
+    /// One more disk, blank.
+    #[cfg(test)]
+    pub(crate) fn plug_in(&mut self, bytes: u64) -> NewDisk {
+        let disk = SimDisk::new(&self.world, parameters(self.disks.len(), bytes));
+        self.disks.push(disk.clone());
+        let disk: DiskHandle = disk;
+        NewDisk { probe: blank(&disk), disk }
+    }
+
     /// The disks that have a label.
     fn candidates(&self) -> Vec<Candidate> {
         let handles = self.handles();

@@ -32,6 +32,7 @@ mod interrupted;
 mod limits;
 mod lives;
 mod long_cuts;
+mod membership;
 mod pauses;
 mod reclaim;
 mod repairs;

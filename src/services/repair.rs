@@ -8,6 +8,8 @@
 //! 3. Where no disk is left for a shard and the next loss would be one of data, what is alive in the
 //!    object is written again, narrower and at full margin [R12]: a compaction that frees nothing.
 //! 4. Tables are written again by the index's compactor, and the root's chains by a checkpoint.
+//! 5. A member that is to leave is treated likewise, but for being read from; and when nothing is on it
+//!    any more, it is removed.
 //!
 //! Any order, no throttle but that users' requests go first. It stops and begins at any step; a crash
 //! loses nothing but the pass, and the next one finds what is left.
@@ -67,6 +69,15 @@ pub struct RepairProgress {
     pub lost: u64,
 }
 
+/// Takes a member out of the pool, in two steps; `pool` can.
+pub trait Removal: Send + Sync {
+    /// Begins to: the number of the checkpoint with which it is none any more. None if that cannot be
+    /// now: something is still on it, or it would be one too many.
+    fn begin(&self, disk: DiskIndex) -> Option<u64>;
+    /// That checkpoint took effect.
+    fn end(&self, disk: DiskIndex);
+}
+
 /// Shared with whoever shows it.
 pub type SharedProgress = Arc<Mutex<RepairProgress>>;
 
@@ -85,6 +96,8 @@ enum Phase {
     Narrowing(Page, Compaction),
     /// Step 4.
     Ending,
+    /// Step 5: it is none any more with this checkpoint.
+    Removing(DiskIndex, u64),
 }
 
 /// What is left of a page.
@@ -98,6 +111,7 @@ pub struct Repair {
     namespace: Namespace,
     members: Arc<Members>,
     clock: Arc<dyn Clock>,
+    removal: Arc<dyn Removal>,
     options: RepairOptions,
     shared: SharedProgress,
     progress: RepairProgress,
@@ -108,6 +122,8 @@ pub struct Repair {
     due: Option<Ticks>,
     /// Of the pass: somebody held an object, or there was an error.
     left_over: bool,
+    /// Members that leave, and that a pass has begun for.
+    left: Vec<DiskIndex>,
     /// Bad shards of objects that were busy: noted again with the next pass.
     held: Vec<(ObjectId, Vec<ShardIndex>)>,
     /// The index's tables were waited for so many times.
@@ -120,6 +136,7 @@ impl Repair {
         namespace: Namespace,
         members: Arc<Members>,
         clock: Arc<dyn Clock>,
+        removal: Arc<dyn Removal>,
         options: RepairOptions,
     ) -> (Repair, SharedProgress) {
         let shared = SharedProgress::default();
@@ -127,6 +144,7 @@ impl Repair {
             namespace,
             members,
             clock,
+            removal,
             options,
             shared: shared.clone(),
             progress: RepairProgress::default(),
@@ -134,6 +152,7 @@ impl Repair {
             away: BTreeMap::new(),
             due: None,
             left_over: false,
+            left: Vec::new(),
             held: Vec::new(),
             looks: 0,
         };
@@ -170,9 +189,11 @@ impl Repair {
 
     fn rest(&mut self) -> Result<Pace, NamespaceError> {
         let now = self.clock.now();
-        if self.give_up() {
+        let leaving = self.members.leaving();
+        if self.give_up() || leaving.iter().any(|disk| !self.left.contains(disk)) {
             self.due = Some(now);
         }
+        self.left = leaving;
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
             self.left_over = false;
@@ -247,7 +268,9 @@ impl Repair {
                     self.left_over = true;
                     self.held.extend((!bad.is_empty()).then_some((lacking.object, bad)));
                 }
-                Ok(Repaired::NoPlace) if lacking.margin <= 0 => narrow.push(lacking),
+                Ok(Repaired::NoPlace) if lacking.margin <= 0 || !self.left.is_empty() => {
+                    narrow.push(lacking);
+                }
                 Ok(Repaired::NoPlace) => self.progress.waiting += 1,
                 Err(NamespaceError::Io(FleetError::Unreadable { .. })) => self.progress.lost += 1,
                 Err(error) => {
@@ -319,6 +342,16 @@ impl Repair {
         let RepairProgress { objects_done, bytes_done, waiting, lost, .. } = self.progress;
         if self.left_over || waiting > 0 {
             self.due = Some(self.clock.now() + RETRY);
+        } else if let Some(&disk) = self.left.first() {
+            match self.removal.begin(disk) {
+                Some(checkpoint) => self.phase = Phase::Removing(disk, checkpoint),
+                // What is on its way there is named, or given up, before long.
+                None => {
+                    // Tables that were replaced are free after the next checkpoint.
+                    self.namespace.want_checkpoint();
+                    self.due = Some(self.clock.now() + self.options.look);
+                }
+            }
         }
         log::info!(
             "repair: {objects_done} objects are whole again ({} MiB written), {waiting} wait for disks \
@@ -344,6 +377,16 @@ impl Repair {
             Phase::Repairing(page) => self.repair(page),
             Phase::Narrowing(page, compaction) => self.go_on(page, compaction),
             Phase::Ending => Ok(self.end()),
+            Phase::Removing(disk, checkpoint) if self.namespace.checkpoint_is_done(checkpoint) => {
+                self.removal.end(disk);
+                self.left.retain(|&left| left != disk);
+                self.due = (!self.left.is_empty()).then(|| self.clock.now());
+                Ok(Pace::Again)
+            }
+            Phase::Removing(disk, checkpoint) => {
+                self.phase = Phase::Removing(disk, checkpoint);
+                Ok(self.pause(Duration::from_millis(100)))
+            }
         }
     }
 }

@@ -32,7 +32,7 @@ use crate::base::{DiskIndex, Epoch, Event, Lsn, PoolUuid};
 use super::access::Access;
 use super::error::FleetError;
 use super::heat::Heat;
-use super::members::Members;
+use super::members::{Member, Members};
 use super::quorum::Quorum;
 
 mod chain;
@@ -158,6 +158,17 @@ impl Journal {
             event: Arc::new(Event::new()),
             stopped: AtomicBool::new(false),
         }
+    }
+
+    /// A disk became a member: batches go there from now on.
+    pub fn add(&self, member: &Member) {
+        let place =
+            RingPlace { start: member.layout.journal_offset, bytes: member.layout.journal_bytes };
+        let ring = Ring::new(member.index, member.uuid, place, 0);
+        let mut state = self.state.lock();
+        state.rings.retain(|ring| ring.disk != member.index);
+        state.rings.push(ring);
+        state.rings.sort_by_key(|ring| ring.disk);
     }
 
     /// Makes a batch durable: on min(active, m+1) members when this returns Ok, and so is every batch

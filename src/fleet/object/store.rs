@@ -80,7 +80,7 @@ impl ObjectStore {
     /// 2 MiB, or less where free space is in splinters [R22].
     pub fn geometry_for(&self, bytes: u64, shard_bytes_max: u64) -> (Redundancy, u32) {
         let members = &self.context.members;
-        let present = members.active().len();
+        let present = members.placeable().len();
         let mut wish = geometry_wish(members.redundancy(), bytes, shard_bytes_max);
         loop {
             let shard_bytes = shard_bytes(wish, bytes);
@@ -89,7 +89,7 @@ impl ObjectStore {
                 let room = self.context.space.room(disk).unwrap_or_default();
                 room.free_for(ReserveLevel::Reclaim) >= units
             };
-            let with_room = members.active().into_iter().filter(room).count();
+            let with_room = members.placeable().into_iter().filter(room).count();
             let at_hand = AtHand { present, with_room: with_room.min(present) };
             match geometry_at_hand(wish, members.parity(), at_hand) {
                 Some(narrower) if narrower != wish => wish = narrower,

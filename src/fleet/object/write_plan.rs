@@ -115,7 +115,7 @@ fn candidates(
     object: &WriteObject<'_>,
     avoid: &BTreeSet<DiskIndex>,
 ) -> (usize, Vec<Candidate>) {
-    let active = store.context.members.active();
+    let active = store.context.members.placeable();
     let candidates = active
         .iter()
         .filter(|disk| !avoid.contains(disk))

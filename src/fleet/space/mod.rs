@@ -213,6 +213,19 @@ impl Space {
         state.disks[index] = Some(DiskSpace::new(area, group));
     }
 
+    /// Whether nothing is used, held, or waits to be free on this disk; true if it was not added.
+    pub fn is_unused(&self, disk: DiskIndex) -> bool {
+        self.room(disk).is_none_or(|room| room.free == room.total)
+    }
+
+    /// The disk is no member any more. Panics unless it is unused.
+    pub fn remove_disk(&self, disk: DiskIndex) {
+        assert!(self.is_unused(disk), "nothing is on a disk that is removed");
+        if let Some(space) = self.shared.state.lock().disks.get_mut(disk.as_usize()) {
+            *space = None;
+        }
+    }
+
     /// Holds `units` in one run on `disk`; None if there is no room for this level.
     pub fn reserve(
         &self,

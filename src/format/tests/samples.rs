@@ -84,6 +84,7 @@ pub(super) fn root() -> Root {
         serial: serial.into(),
         state,
         enclosure: None,
+        leaving: false,
     };
     let head = |disk, position| RingHead { disk: DiskIndex(disk), position };
     let link = |kind, counter| ChainLink {

@@ -15,9 +15,9 @@ use crate::pool::open::{OpenOptions, OpenPool, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
 /// Bytes of every file, by name.
-type Files = BTreeMap<String, Vec<u8>>;
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
-fn options() -> OpenOptions {
+pub(super) fn options() -> OpenOptions {
     let mut options = OpenOptions::default();
     options.repair.delay = Some(Duration::from_secs(10));
     options.repair.look = Duration::from_secs(1);
@@ -26,14 +26,14 @@ fn options() -> OpenOptions {
     options
 }
 
-fn machine(seed: u64, disks: usize) -> SimMachine {
+pub(super) fn machine(seed: u64, disks: usize) -> SimMachine {
     let machine = SimMachine::new(seed, &vec![256 * MIB; disks]);
     machine.create(Redundancy::Erasure { data: 3, parity: 2 });
     machine
 }
 
 /// Objects of one shard, of all data shards, and of some; flushed together and apart.
-fn fill(namespace: &Namespace, seed: u64) -> Files {
+pub(super) fn fill(namespace: &Namespace, seed: u64) -> Files {
     let sizes = [3 << 20, 100, 70_000, 6 << 20, 200_000, 9 << 20, 40_000, 1 << 20];
     let mut files = Files::new();
     for (number, &size) in sizes.iter().enumerate() {
@@ -51,7 +51,7 @@ fn fill(namespace: &Namespace, seed: u64) -> Files {
     files
 }
 
-fn compare(namespace: &Namespace, files: &Files) {
+pub(super) fn compare(namespace: &Namespace, files: &Files) {
     for (name, bytes) in files {
         let ino = namespace.lookup(Ino::ROOT, name.as_bytes()).expect("it is there").ino;
         assert!(read(namespace, ino, 0, u32::MAX) == *bytes, "{name}");
@@ -79,7 +79,7 @@ fn repaired(machine: &SimMachine, pool: &OpenPool) {
     panic!("repair does not end: {:?}, {lacking:?}", *pool.repair.lock());
 }
 
-fn records(namespace: &Namespace) -> Vec<ObjectRecord> {
+pub(super) fn records(namespace: &Namespace) -> Vec<ObjectRecord> {
     let records = namespace.entries(crate::format::Key::object(ObjectId(0)).as_bytes()[0]);
     let records =
         records.into_iter().filter(|(key, _)| matches!(key.view(), Ok(KeyView::Object(_))));
@@ -94,7 +94,7 @@ fn is_whole(pool: &OpenPool) {
 }
 
 /// The images of the disks but these.
-fn without(machine: &SimMachine, gone: &[usize]) -> SimMachine {
+pub(super) fn without(machine: &SimMachine, gone: &[usize]) -> SimMachine {
     let disks = machine.disks.iter().enumerate().filter(|(at, _)| !gone.contains(at));
     let images: Vec<(usize, Image)> =
         disks.map(|(at, disk)| (at, disk.snapshot().live().clone())).collect();
