@@ -29,6 +29,9 @@ pub(super) enum Command {
     Status(Status),
     /// Check that everything agrees and is there; changes nothing, exits with 4 if something was found
     Check(Check),
+    /// Show, add, replace, remove the disks of a mounted pool
+    #[command(subcommand)]
+    Disk(Disk),
     /// Show what is on a disk
     Inspect(Inspect),
     /// Take disks out of use: no pool takes them any more
@@ -242,4 +245,66 @@ mod tests {
         };
         assert_eq!(mount.what, ["a", "b", "/mnt"]);
     }
+}
+
+/// DISK: its number in the pool, path, serial number, by-id name, or UUID.
+#[derive(Subcommand, Debug)]
+pub(super) enum Disk {
+    /// Show the disks of a pool
+    List {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a disk a member; it takes its share of what is written from now on
+    Add {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// The new disk
+        device: PathBuf,
+        /// Overwrite what is on it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Put a disk in the place of another one, present or lost
+    Replace {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// Who leaves
+        disk: String,
+        /// The new disk
+        device: PathBuf,
+        /// Overwrite what is on it
+        #[arg(long)]
+        force: bool,
+        /// Return at once; `isotherm status` shows how far it is
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Move what is on a disk to the others, then let it go
+    Remove {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// Who leaves
+        disk: String,
+        /// Return at once; `isotherm status` shows how far it is
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Stop using a disk, so that it can be unplugged; it is taken again with the next mount
+    Offline {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// Which disk
+        disk: String,
+    },
+    /// Let a disk that was to be removed stay
+    Online {
+        /// The pool: its name, UUID or mount point
+        pool: String,
+        /// Which disk
+        disk: String,
+    },
 }

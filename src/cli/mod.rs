@@ -8,6 +8,7 @@ mod args;
 mod bench_null;
 mod check;
 mod create;
+mod disk;
 mod inspect;
 mod list;
 mod logging;
@@ -43,6 +44,7 @@ pub fn run() -> ExitCode {
         Command::List(arguments) => list::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Disk(arguments) => disk::run(&arguments),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Wipe(arguments) => wipe::run(&arguments),
         Command::Version => version::run(),

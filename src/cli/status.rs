@@ -132,7 +132,7 @@ fn span(seconds: u64) -> String {
 }
 
 fn state(pool: &PoolStatus) -> String {
-    let out = pool.disks.iter().filter(|disk| disk.state != "active").count();
+    let out = pool.disks.iter().filter(|disk| !disk.takes_part()).count();
     let word = match pool.health {
         Health::Healthy => "healthy",
         Health::Degraded => "DEGRADED",
@@ -148,12 +148,13 @@ fn state(pool: &PoolStatus) -> String {
     }
 }
 
-fn disks(disks: &[DiskStatus]) -> String {
+/// One line for each.
+pub(super) fn disks(disks: &[DiskStatus]) -> String {
     let mut table =
         Table::new(&["DISK", "STATE", "SIZE", "USED", "ERRORS", "WAIT", "PATH", "SERIAL", "BY-ID"]);
     let or_dash = |text: &str| if text.is_empty() { "-".to_string() } else { text.to_string() };
     for disk in disks {
-        let wait = if disk.state == "active" { duration(disk.wait_us) } else { "-".to_string() };
+        let wait = if disk.takes_part() { duration(disk.wait_us) } else { "-".to_string() };
         table.row(vec![
             disk.index.to_string(),
             if disk.state == "active" { disk.state.clone() } else { disk.state.to_uppercase() },

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::server::{ABOUT, CheckLine, WAITING};
-use super::status::PoolStatus;
+use super::server::{ABOUT, CheckLine, DISK, WAITING};
+use super::status::{DiskRequest, PoolStatus};
 use super::{CheckReport, Tell};
 
 /// A pool whose daemon answers.
@@ -79,6 +79,17 @@ impl Client {
         match self.begin("sync", None)?.finish()?.as_str() {
             "ok" => Ok(()),
             other => Err(io::Error::other(other.to_string())),
+        }
+    }
+
+    /// Changes the pool's members, or begins to; what it came to, in words.
+    pub fn disk(&self, request: &DiskRequest) -> io::Result<String> {
+        let line = format!("{DISK}{}", serde_json::to_string(request)?);
+        let answer = self.begin(&line, None)?.finish()?;
+        match answer.split_once(": ") {
+            Some(("ok", done)) => Ok(done.to_string()),
+            Some(("error", error)) => Err(io::Error::other(error.to_string())),
+            _ => Err(io::Error::other(answer)),
         }
     }
 

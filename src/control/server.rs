@@ -5,6 +5,7 @@
 //! | `status` | the status as JSON on one line |
 //! | `sync` | `ok`, once everything written before is durable [I1]; or `error: ...` |
 //! | `check`, `check deep` | lines of JSON: how far it is, some a second, and at last the report or an error; it ends when the client goes away |
+//! | `disk ` and a request as JSON | `ok: ...` or `error: ...`; what takes long goes on behind it |
 //! | `wait` | `waiting`; when the pool is closed a second line, `clean` or `error: ...` |
 //!
 //! Only the user who mounted (and root) may connect: the directory is theirs.
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::status::PoolStatus;
+use super::status::{DiskRequest, PoolStatus};
 use super::{CheckError, CheckProgress, CheckReport, Tell};
 use crate::base::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -30,16 +31,20 @@ pub trait Controlled: Send + Sync {
     fn sync(&self) -> Result<(), String>;
     /// Checks it; `deep` reads every shard.
     fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError>;
+    /// Changes its members, or begins to; what it came to, in words.
+    fn disk(&self, request: &DiskRequest) -> Result<String, String>;
 }
 
 /// Ending of the file beside the socket that says whose it is.
 pub(super) const ABOUT: &str = "about";
+/// What a request that changes members begins with.
+pub(super) const DISK: &str = "disk ";
 /// The first line to a client that waits.
 pub(super) const WAITING: &str = "waiting";
 /// How often a client is told how far a check is.
 const TELL_AGAIN: Duration = Duration::from_millis(200);
 /// The longest request line.
-const LINE_BYTES_MAX: u64 = 1024;
+const LINE_BYTES_MAX: u64 = 8192;
 /// A client that does not take its answer is dropped after this.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -149,6 +154,10 @@ impl Server {
     }
 }
 
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 fn serve(shared: &Shared, stream: UnixStream) {
     let mut waits = false;
     let answer = (|| -> io::Result<()> {
@@ -175,6 +184,14 @@ fn serve(shared: &Shared, stream: UnixStream) {
             }
             "check" => return check(shared, &stream, false),
             "check deep" => return check(shared, &stream, true),
+            other if other.starts_with(DISK) => {
+                let request = serde_json::from_str(&other[DISK.len()..]);
+                let request = request.map_err(|error| error.to_string());
+                match request.and_then(|request| shared.pool.disk(&request)) {
+                    Ok(done) => format!("ok: {}", one_line(&done)),
+                    Err(error) => format!("error: {}", one_line(&error)),
+                }
+            }
             other => format!("error: unknown request \"{}\"", other.escape_default()),
         };
         (&stream).write_all(answer.as_bytes())?;
@@ -232,6 +249,9 @@ mod tests {
         }
         fn sync(&self) -> Result<(), String> {
             Ok(())
+        }
+        fn disk(&self, _: &DiskRequest) -> Result<String, String> {
+            Err("there are none".to_string())
         }
         /// Goes on until it is told not to.
         fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {

@@ -22,7 +22,7 @@ pub enum Health {
 }
 
 /// One member.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct DiskStatus {
     /// Its number in the pool.
     pub index: u16,
@@ -36,7 +36,8 @@ pub struct DiskStatus {
     pub model: String,
     /// Serial number; empty if unknown.
     pub serial: String,
-    /// `active`, `failed`, `missing`, or `given-up`: what was on it is made anew on other disks.
+    /// `active`, `failed`, `missing`, `given-up` or `leaving`: what is on it is made anew on
+    /// other disks.
     pub state: String,
     /// Where a disk that does not take part was seen meanwhile; empty if nowhere.
     pub seen_at: String,
@@ -52,6 +53,43 @@ pub struct DiskStatus {
     pub read_bytes: u64,
     /// Bytes written since it was opened.
     pub written_bytes: u64,
+}
+
+/// What is to be done with a member, or a disk that is to become one.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskRequest {
+    /// A disk becomes a member.
+    Add {
+        /// Which disk.
+        path: String,
+        /// Overwrite what is on it.
+        force: bool,
+    },
+    /// A disk becomes a member, and another one leaves.
+    Replace {
+        /// Who leaves.
+        disk: u16,
+        /// The new one.
+        path: String,
+        /// Overwrite what is on it.
+        force: bool,
+    },
+    /// What is on a member moves to the others; then it is removed.
+    Remove {
+        /// Which.
+        disk: u16,
+    },
+    /// It is not used any more, until the next mount.
+    Offline {
+        /// Which.
+        disk: u16,
+    },
+    /// It takes part, or stays.
+    Online {
+        /// Which.
+        disk: u16,
+    },
 }
 
 /// How far making lost shards anew is: now, or when it last ended.
@@ -114,6 +152,13 @@ pub struct PoolStatus {
     pub events: Vec<String>,
     /// What the administrator should do, most urgent first; empty if nothing.
     pub advice: Vec<String>,
+}
+
+impl DiskStatus {
+    /// Whether requests go there.
+    pub fn takes_part(&self) -> bool {
+        self.state == "active" || self.state == "leaving"
+    }
 }
 
 impl PoolStatus {

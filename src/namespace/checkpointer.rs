@@ -185,9 +185,8 @@ impl Checkpointer {
             Ok((manifest, space)) => {
                 self.core.space.snapshot_kept(frozen.usage.number);
                 (self.manifest, self.space) = (manifest, space);
-                if whole && frozen.whole {
-                    self.core.bad.lock().chains = false;
-                }
+                let named: Vec<ObjectId> = self.manifest.ids().chain(self.space.ids()).collect();
+                self.core.bad.lock().chains.retain(|id| named.contains(id));
                 let spent = self.is_spent(&self.space);
                 self.core.state.lock().space_whole = spent;
                 self.free_old(&capture);
@@ -235,7 +234,7 @@ impl Checkpointer {
     /// Whether the chain begins anew: it is long, or a disk that has part of it was given up.
     fn is_spent(&self, chain: &Chain) -> bool {
         let lacks = |link: &ChainLink| self.core.members.lacks(&link.record);
-        let bad = self.core.bad.lock().chains;
+        let bad = chain.ids().any(|id| self.core.bad.lock().chains.contains(&id));
         bad || chain.is_spent(&self.core.options.chains) || chain.links().iter().any(lacks)
     }
 

@@ -124,6 +124,13 @@ struct Run<'a> {
     to_offset: u32,
 }
 
+impl Compaction {
+    /// How many objects are moved.
+    pub fn objects(&self) -> usize {
+        self.pinned.len()
+    }
+}
+
 impl super::Namespace {
     /// Notified when room is wanted, or something is to be looked at again.
     pub fn reclaim_event(&self) -> Arc<Event> {

@@ -185,8 +185,17 @@ impl Recovery {
 
     /// All is replayed. Whoever has the place of an object got it after that one's end was durable.
     fn check_written_over(&self) -> Result<(), NamespaceError> {
-        let Some((object, _)) = self.written_over.iter().next() else { return Ok(()) };
-        log::error!("object {object} is in use, and its place is another one's");
+        let overtaken = self.core.space.overtaken().0;
+        let object = self.written_over.iter().next().map(|(object, _)| *object);
+        if object.is_none() && overtaken == 0 {
+            return Ok(());
+        }
+        match object {
+            Some(object) => {
+                log::error!("object {object} is in use, and its place is another one's")
+            }
+            None => log::error!("{overtaken} units are in use, and are the index's too"),
+        }
         let lsn = self.core.state.lock().durable;
         Err(NamespaceError::Io(FleetError::Damaged { what: "space", lsn }))
     }

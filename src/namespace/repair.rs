@@ -16,7 +16,7 @@
 //!
 //! When, and in what order: `services::repair`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::core::Core;
 use super::error::NamespaceError;
@@ -31,8 +31,8 @@ use crate::format::{Key, ObjectRecord, Place};
 #[derive(Default)]
 pub(super) struct BadShards {
     shards: BTreeMap<ObjectId, Vec<ShardIndex>>,
-    /// So was a copy of an object of the root's chains.
-    pub(super) chains: bool,
+    /// Objects of the root's chains that are to be written anew.
+    pub(super) chains: BTreeSet<ObjectId>,
 }
 
 /// An object, pinned, and which of its shards are to be made anew.
@@ -50,6 +50,8 @@ pub struct Lacking {
     pub object: ObjectId,
     /// Bytes that are to be written for it.
     pub bytes: u64,
+    /// Bytes that it holds.
+    pub length: u64,
     /// Shards that it could still lose; negative if it cannot be read.
     pub margin: i32,
 }
@@ -61,8 +63,6 @@ pub struct LackingPage {
     pub found: Vec<Lacking>,
     /// Records that were looked at.
     pub looked_at: u64,
-    /// None is touched before this batch is durable.
-    pub settled: Lsn,
     /// Where to go on.
     pub next: Option<ObjectId>,
 }
@@ -83,9 +83,16 @@ pub enum Repaired {
 impl super::Namespace {
     /// Objects from `from` on with a shard on a disk that was given up.
     pub fn lacking(&self, from: ObjectId) -> Result<LackingPage, NamespaceError> {
-        let mut page = self.core.look(|tx| tx.lacking(from))?;
-        page.settled = self.core.want_commit(&mut self.core.state.lock());
-        Ok(page)
+        self.core.look(|tx| tx.lacking(from))
+    }
+
+    /// Whether there is room in the log for what repair does; if not, it is being made.
+    pub fn repair_has_room(&self) -> bool {
+        let has_room = self.core.has_room();
+        if !has_room {
+            self.core.checkpoint_event.notify();
+        }
+        has_room
     }
 
     /// Makes objects whole: the shards on disks that were given up, and those that are named here; one
@@ -108,7 +115,8 @@ impl super::Namespace {
         let core = &self.core;
         let is_chain = core.state.lock().chains.iter().any(|record| record.id == object);
         if is_chain {
-            self.renew_chains();
+            core.state.lock().space_whole = true;
+            core.bad.lock().chains.insert(object);
         } else if !core.index.refresh(object) {
             let mut bad = core.bad.lock();
             if bad.shards.len() < BAD_OBJECTS_MAX || bad.shards.contains_key(&object) {
@@ -123,8 +131,11 @@ impl super::Namespace {
 
     /// The next checkpoints write the manifest and the space snapshot whole.
     pub fn renew_chains(&self) {
-        self.core.state.lock().space_whole = true;
-        self.core.bad.lock().chains = true;
+        let mut state = self.core.state.lock();
+        state.space_whole = true;
+        let chains: Vec<ObjectId> = state.chains.iter().map(|record| record.id).collect();
+        drop(state);
+        self.core.bad.lock().chains.extend(chains);
     }
 
     /// The shards that were found bad since this was last asked.
@@ -212,14 +223,14 @@ impl Core {
         object: ObjectId,
         bad: &[ShardIndex],
     ) -> Result<Result<Wanted, Repaired>, NamespaceError> {
-        if !self.has_room() {
-            self.checkpoint_event.notify();
-            return Ok(Err(Repaired::Busy));
-        }
         let Some(located) = self.look(|tx| tx.victim(object))? else {
             let held = self.state.lock().in_flush.contains(&object);
             return Ok(Err(if held { Repaired::Busy } else { Repaired::Nothing }));
         };
+        // Named a moment ago, or repaired: the space map does not know its places yet.
+        if self.space.is_uncommitted(object) {
+            return Ok(Err(Repaired::Busy));
+        }
         let places =
             located.record.places.iter().zip(0..).map(|(place, at)| (*place, ShardIndex(at)));
         let lost =
@@ -250,7 +261,7 @@ impl Tx<'_> {
     fn lacking(&mut self, from: ObjectId) -> Attempt<LackingPage> {
         let end = Key::object(ObjectId(u64::MAX));
         let (entries, more) = self.scan_on(&Key::object(from), &end, PAGE_OBJECTS)?;
-        let mut page = LackingPage { found: Vec::new(), looked_at: 0, settled: Lsn(0), next: None };
+        let mut page = LackingPage { found: Vec::new(), looked_at: 0, next: None };
         let mut last = None;
         for (_, value) in &entries {
             let record = decode(ObjectRecord::decode(value))?;
@@ -261,6 +272,7 @@ impl Tx<'_> {
                 page.found.push(Lacking {
                     object: record.id,
                     bytes: lost as u64 * record.shard_units().bytes(),
+                    length: record.length.into(),
                     margin: record.redundancy.tolerates() as i32 - lost as i32,
                 });
             }

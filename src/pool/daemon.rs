@@ -187,6 +187,8 @@ fn start_control(
         namespace: pool.namespace.clone(),
         members: pool.members.clone(),
         entries: pool.entries.clone(),
+        membership: pool.membership.clone(),
+        host: host.clone(),
         space: pool.space.clone(),
         heat: pool.heat.clone(),
         name: pool.label.pool_name.clone(),

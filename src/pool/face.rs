@@ -1,17 +1,22 @@
 //! What the admin socket of an open pool shows: its status, and what to do next.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::create::NewDisk;
 use super::events::EventLog;
+use super::host::Host;
+use super::membership::{Membership, MembershipError};
 use super::open::ReadOnly;
 use super::returned::Sightings;
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
 use crate::control::{
-    CheckError, CheckReport, Controlled, DiskStatus, Health, PoolStatus, RepairStatus, Tell,
+    CheckError, CheckReport, Controlled, DiskRequest, DiskStatus, Health, PoolStatus, RepairStatus,
+    Tell,
 };
-use crate::fleet::disk::Identity;
+use crate::fleet::disk::{DriveKey, Identity, identify, probe};
 use crate::fleet::{Heat, Member, MemberState, Members, Space};
 use crate::format::MemberEntry;
 use crate::namespace::Namespace;
@@ -22,7 +27,11 @@ use crate::services::repair::SharedProgress;
 pub(super) struct Face {
     pub(super) namespace: Namespace,
     pub(super) members: Arc<Members>,
+    /// As of opening.
     pub(super) entries: Vec<MemberEntry>,
+    /// None if it is read-only.
+    pub(super) membership: Option<Arc<Membership>>,
+    pub(super) host: Host,
     pub(super) space: Arc<Space>,
     pub(super) heat: Arc<Heat>,
     pub(super) name: String,
@@ -38,17 +47,47 @@ pub(super) struct Face {
 }
 
 impl Face {
-    fn disk(&self, member: &Member) -> DiskStatus {
+    fn entries(&self) -> Vec<MemberEntry> {
+        let now = self.membership.as_ref().map(|membership| membership.entries());
+        now.unwrap_or_else(|| self.entries.clone())
+    }
+
+    fn add(&self, path: &str, force: bool) -> Result<DiskIndex, String> {
+        let membership = self.may_change()?;
+        let at = Path::new(path);
+        let probe = probe(at).map_err(|error| error.to_string())?;
+        let drives: Vec<(DiskIndex, BTreeSet<DriveKey>)> = (self.members.all().iter())
+            .filter_map(|member| Some((member.index, member.handle.as_ref()?.identity().clone())))
+            .filter_map(|(index, identity)| {
+                Some((index, identify(Path::new(&identity.path)).ok()?.drives))
+            })
+            .collect();
+        let disk = self.host.open_disk(at, false).map_err(|error| error.to_string())?;
+        let new = NewDisk { disk, probe };
+        membership.add(&new, &drives, force).map_err(|error| error.to_string())
+    }
+
+    fn may_change(&self) -> Result<&Membership, String> {
+        let read_only = || "the pool is read-only: its disks stay as they are".to_string();
+        self.membership.as_deref().ok_or_else(read_only)
+    }
+
+    fn leave(&self, disk: u16) -> Result<(), String> {
+        self.may_change()?.leave(DiskIndex(disk)).map_err(|error| error.to_string())
+    }
+
+    fn member(&self, member: &Member, entries: &[MemberEntry]) -> DiskStatus {
         let room = self.space.room(member.index).unwrap_or_default();
         let identity = member.handle.as_ref().map(|disk| disk.identity().clone());
         // Of a disk that is not here the root knows what to look for.
-        let entry = self.entries.iter().find(|entry| entry.index == member.index);
+        let entry = entries.iter().find(|entry| entry.index == member.index);
         let identity = identity.unwrap_or_else(|| Identity {
             serial: entry.map(|entry| entry.serial.clone()).unwrap_or_default(),
             ..Identity::default()
         });
         let counters = member.handle.as_ref().map(|disk| disk.counters()).unwrap_or_default();
         let state = match member.state {
+            MemberState::Active if self.members.leaving().contains(&member.index) => "leaving",
             MemberState::Active => "active",
             _ if self.members.is_given_up(member.index) => "given-up",
             MemberState::Failed => "failed",
@@ -99,12 +138,13 @@ impl Face {
 
 impl Controlled for Face {
     fn status(&self) -> PoolStatus {
+        let entries = self.entries();
         let disks: Vec<DiskStatus> =
-            self.members.all().iter().map(|member| self.disk(member)).collect();
+            self.members.all().iter().map(|member| self.member(member, &entries)).collect();
         let progress = self.namespace.progress();
         let room = self.namespace.statfs();
         let (log_percent, suspended) = (self.log)();
-        let out = disks.iter().filter(|disk| disk.state != "active").count();
+        let out = disks.iter().filter(|disk| !disk.takes_part()).count();
         let health = if progress.failed {
             Health::Failed
         } else if suspended {
@@ -143,7 +183,48 @@ impl Controlled for Face {
     }
 
     fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {
-        check_open(&self.namespace, &self.members, &self.entries, deep, tell)
+        check_open(&self.namespace, &self.members, &self.entries(), deep, tell)
+    }
+
+    fn disk(&self, request: &DiskRequest) -> Result<String, String> {
+        let in_words = |error: MembershipError| error.to_string();
+        match request {
+            DiskRequest::Add { path, force } => {
+                let index = self.add(path, *force)?;
+                Ok(format!("{path} is disk {index} of pool {} now", self.name))
+            }
+            DiskRequest::Replace { disk, path, force } => {
+                if self.members.get(DiskIndex(*disk)).is_none() {
+                    return Err(MembershipError::Unknown(DiskIndex(*disk)).to_string());
+                }
+                let index = self.add(path, *force)?;
+                self.leave(*disk)?;
+                Ok(format!(
+                    "{path} is disk {index} now, and what is on disk {disk} moves; then that is removed"
+                ))
+            }
+            DiskRequest::Remove { disk } => {
+                self.leave(*disk)?;
+                Ok(format!("what is on disk {disk} moves to the others; then it is removed"))
+            }
+            DiskRequest::Offline { disk } => {
+                self.may_change()?.take_out(DiskIndex(*disk)).map_err(in_words)?;
+                Ok(format!("disk {disk} is not used any more, until the pool is mounted again"))
+            }
+            DiskRequest::Online { disk } if self.members.leaving().contains(&DiskIndex(*disk)) => {
+                self.may_change()?.stay(DiskIndex(*disk)).map_err(in_words)?;
+                Ok(format!("disk {disk} stays"))
+            }
+            DiskRequest::Online { disk } => match self.members.state(DiskIndex(*disk)) {
+                None => Err(MembershipError::Unknown(DiskIndex(*disk)).to_string()),
+                Some(MemberState::Active) => Ok(format!("disk {disk} takes part already")),
+                Some(_) => Err(format!(
+                    "disk {disk} is taken with the next mount: isotherm umount {0}, then mount {1} again",
+                    self.mountpoint.display(),
+                    self.name
+                )),
+            },
+        }
     }
 }
 
@@ -187,7 +268,7 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
         Health::ReadOnly => lines.push(format!("read-only: {}", pool.read_only)),
         Health::Healthy | Health::Degraded | Health::NoDaemon => {}
     }
-    let out: Vec<&DiskStatus> = pool.disks.iter().filter(|disk| disk.state != "active").collect();
+    let out: Vec<&DiskStatus> = pool.disks.iter().filter(|disk| !disk.takes_part()).collect();
     if out.is_empty() {
         return lines;
     }

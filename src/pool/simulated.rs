@@ -369,10 +369,16 @@ mod tests {
     /// redundancy covers.
     #[test]
     fn r4_what_a_checkpoint_wrote_where_a_later_batch_had_been_is_no_damage() {
-        (0..20).for_each(a_file_comes_and_goes_below_a_checkpoint);
+        (0..20).for_each(|seed| a_file_goes_below_a_checkpoint(seed, false));
     }
 
-    fn a_file_comes_and_goes_below_a_checkpoint(seed: u64) {
+    /// So was one whose checkpoint had put its own objects where a file had been that went since it began.
+    #[test]
+    fn r4_what_a_checkpoint_wrote_where_an_older_file_had_been_is_no_damage() {
+        (0..20).for_each(|seed| a_file_goes_below_a_checkpoint(seed, true));
+    }
+
+    fn a_file_goes_below_a_checkpoint(seed: u64, is_older: bool) {
         let machine = machine(seed);
         let world = &machine.world;
         let rest = WorldHost(world.clone());
@@ -383,6 +389,14 @@ mod tests {
         let namespace = &pool.namespace;
         let stays = write(namespace, "stays", &content(1, 4096));
         namespace.fsync(stays).expect("it syncs");
+        let come = |index: u64| {
+            let ino = write(namespace, &format!("{index}"), &content(2, 3 << 20));
+            namespace.sync().expect("it is written");
+            namespace.forget(ino, 1);
+        };
+        if is_older {
+            (0..8).for_each(come);
+        }
         // Frozen, and what the log alone has is in objects; the root is still to be written.
         world.run_for(std::time::Duration::from_secs(100));
         while checkpointer.step() != Pace::Again {
@@ -390,10 +404,10 @@ mod tests {
         }
         // All disks, one group each: wherever the checkpoint's objects go, something has been there.
         for index in 0..8 {
-            let gone = write(namespace, &format!("{index}"), &content(2, 3 << 20));
-            namespace.sync().expect("it is written");
+            if !is_older {
+                come(index);
+            }
             namespace.unlink(Ino::ROOT, format!("{index}").as_bytes()).expect("it is there");
-            namespace.forget(gone, 1);
             world.run_for(std::time::Duration::from_secs(6));
             namespace.sync().expect("its end is durable");
         }

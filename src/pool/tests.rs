@@ -33,6 +33,7 @@ mod limits;
 mod lives;
 mod long_cuts;
 mod membership;
+mod mishaps;
 mod pauses;
 mod reclaim;
 mod repairs;

@@ -45,8 +45,10 @@ impl Default for RepairOptions {
 const BATCH: Duration = Duration::from_millis(5);
 /// Pause after a pass that could not do everything.
 const RETRY: Duration = Duration::from_secs(60);
-/// Objects that are written again together.
-const NARROWED_MAX: usize = 32;
+/// The same after many such passes: each one doubles it.
+const RETRY_MAX: Duration = Duration::from_secs(3600);
+/// Objects with noted shards that wait for the next pass, at most.
+const HELD_MAX: usize = 1024;
 
 /// How far repair is.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -104,6 +106,8 @@ enum Phase {
 struct Page {
     left: VecDeque<(Lacking, Vec<ShardIndex>)>,
     next: Option<ObjectId>,
+    /// Bad shards that readers noted: no part of a pass.
+    noted: bool,
 }
 
 /// The background task.
@@ -126,6 +130,12 @@ pub struct Repair {
     left: Vec<DiskIndex>,
     /// Bad shards of objects that were busy: noted again with the next pass.
     held: Vec<(ObjectId, Vec<ShardIndex>)>,
+    /// Objects that no disk is left for.
+    narrowed: VecDeque<Lacking>,
+    /// When members are looked at next.
+    next_look: Ticks,
+    /// Pause before the next pass, if there is something left.
+    retry: Duration,
     /// The index's tables were waited for so many times.
     looks: u32,
 }
@@ -153,6 +163,9 @@ impl Repair {
             due: None,
             left_over: false,
             left: Vec::new(),
+            narrowed: VecDeque::new(),
+            next_look: Ticks::default(),
+            retry: RETRY,
             held: Vec::new(),
             looks: 0,
         };
@@ -187,33 +200,37 @@ impl Repair {
         given_up
     }
 
+    /// Earlier than that if it was to be earlier.
+    fn set_due(&mut self, at: Ticks) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
     fn rest(&mut self) -> Result<Pace, NamespaceError> {
         let now = self.clock.now();
-        let leaving = self.members.leaving();
-        if self.give_up() || leaving.iter().any(|disk| !self.left.contains(disk)) {
-            self.due = Some(now);
-        }
-        self.left = leaving;
         if self.due.is_some_and(|due| due <= now) {
             self.due = None;
-            self.left_over = false;
-            for (object, bad) in std::mem::take(&mut self.held) {
-                bad.into_iter().for_each(|shard| self.namespace.note_bad(object, shard));
-            }
-            self.progress =
-                RepairProgress { running: true, since: now, ..RepairProgress::default() };
-            self.phase = Phase::Counting(ObjectId(0));
-            return Ok(Pace::Again);
+            return Ok(self.begin_pass());
         }
         let bad = self.namespace.take_bad();
         if bad.is_empty() {
             return Ok(self.pause(self.options.look));
         }
-        let lacking = |object| Lacking { object, bytes: 0, margin: 1 };
+        let lacking = |object| Lacking { object, bytes: 0, length: 0, margin: 1 };
         let left = bad.into_iter().map(|(object, shards)| (lacking(object), shards)).collect();
         let settled = self.namespace.settled();
-        self.phase = Phase::Settling(Page { left, next: None }, settled);
+        self.phase = Phase::Settling(Page { left, next: None, noted: true }, settled);
         Ok(Pace::Again)
+    }
+
+    fn begin_pass(&mut self) -> Pace {
+        self.left_over = false;
+        for (object, bad) in std::mem::take(&mut self.held) {
+            bad.into_iter().for_each(|shard| self.namespace.note_bad(object, shard));
+        }
+        let since = self.clock.now();
+        self.progress = RepairProgress { running: true, since, ..RepairProgress::default() };
+        self.phase = Phase::Counting(ObjectId(0));
+        Pace::Again
     }
 
     fn count(&mut self, from: ObjectId) -> Result<Pace, NamespaceError> {
@@ -231,100 +248,147 @@ impl Repair {
 
     fn look(&mut self, from: ObjectId) -> Result<Pace, NamespaceError> {
         let page = self.namespace.lacking(from)?;
-        let left = page.found.into_iter().map(|lacking| (lacking, Vec::new())).collect();
-        self.phase = Phase::Settling(Page { left, next: page.next }, page.settled);
+        let left: VecDeque<_> =
+            page.found.into_iter().map(|lacking| (lacking, Vec::new())).collect();
+        self.phase = match page.next {
+            Some(next) if left.is_empty() => Phase::Looking(next),
+            next => {
+                let settled = self.namespace.settled();
+                Phase::Settling(Page { left, next, noted: false }, settled)
+            }
+        };
         Ok(Pace::Again)
+    }
+
+    /// The first ones of a page, as many as go together. Of those that were noted it is not known how much
+    /// they take.
+    fn take_some(page: &mut Page) -> Vec<(Lacking, Vec<ShardIndex>)> {
+        let mut bytes = 0;
+        let fits = page.left.iter().take_while(|(lacking, _)| {
+            bytes += if page.noted { REBUILD_BYTES } else { lacking.bytes };
+            bytes <= REBUILD_BYTES
+        });
+        let count = fits.count().max(1).min(page.left.len());
+        page.left.drain(..count).collect()
     }
 
     /// Step 2, some objects.
     fn repair(&mut self, mut page: Page) -> Result<Pace, NamespaceError> {
-        let Some(first) = page.left.front().map(|(lacking, _)| lacking.bytes) else {
+        if !self.namespace.repair_has_room() {
+            self.phase = Phase::Repairing(page);
+            return Ok(self.pause(BATCH * 20));
+        }
+        let some = Self::take_some(&mut page);
+        if some.is_empty() {
             self.phase = match page.next {
                 Some(next) => Phase::Looking(next),
+                None if page.noted => Phase::Resting,
                 None => Phase::Ending,
             };
             return Ok(Pace::Again);
-        };
-        let mut bytes = 0;
-        let fits = page.left.iter().take_while(|(lacking, _)| {
-            bytes += lacking.bytes;
-            bytes <= REBUILD_BYTES.max(first)
-        });
-        let count = fits.count().max(1);
-        let some: Vec<(Lacking, Vec<ShardIndex>)> = page.left.drain(..count).collect();
+        }
         let todo: Vec<(ObjectId, Vec<ShardIndex>)> =
             some.iter().map(|(lacking, bad)| (lacking.object, bad.clone())).collect();
         let results = self.namespace.repair(&todo);
-        let (mut narrow, mut last) = (Vec::new(), Lsn(0));
+        let mut last = Lsn(0);
         for ((lacking, bad), result) in some.into_iter().zip(results) {
             match result {
                 Ok(Repaired::Whole(lsn)) => {
-                    self.progress.objects_done += 1;
-                    self.progress.bytes_done += lacking.bytes;
+                    self.done(&page, &lacking);
                     last = last.max(lsn);
                 }
-                Ok(Repaired::Nothing) => self.progress.objects_done += 1,
-                Ok(Repaired::Busy) => {
-                    self.left_over = true;
-                    self.held.extend((!bad.is_empty()).then_some((lacking.object, bad)));
+                Ok(Repaired::Nothing) => self.done(&page, &Lacking { bytes: 0, ..lacking }),
+                Ok(Repaired::NoPlace) if !page.noted && self.must_narrow(&lacking) => {
+                    self.narrowed.push_back(lacking);
                 }
-                Ok(Repaired::NoPlace) if lacking.margin <= 0 || !self.left.is_empty() => {
-                    narrow.push(lacking);
-                }
-                Ok(Repaired::NoPlace) => self.progress.waiting += 1,
+                Ok(Repaired::NoPlace) if !page.noted => self.progress.waiting += 1,
                 Err(NamespaceError::Io(FleetError::Unreadable { .. })) => self.progress.lost += 1,
+                Ok(Repaired::Busy | Repaired::NoPlace) => self.again(&lacking, bad),
                 Err(error) => {
                     log::warn!("object {} could not be repaired: {error}", lacking.object);
-                    self.left_over = true;
+                    self.again(&lacking, bad);
                 }
             }
         }
-        if let Some(phase) = self.narrow(&narrow, &mut page)? {
-            self.phase = phase;
-        } else {
-            self.phase = Phase::Settling(page, last);
-        }
+        self.phase = match self.narrow() {
+            Some(compaction) => Phase::Narrowing(page, compaction),
+            None => Phase::Settling(page, last),
+        };
         Ok(Pace::Again)
     }
 
-    /// Step 3, for objects that no disk is left for.
-    fn narrow(
-        &mut self,
-        objects: &[Lacking],
-        page: &mut Page,
-    ) -> Result<Option<Phase>, NamespaceError> {
-        let (some, rest) = objects.split_at(objects.len().min(NARROWED_MAX));
-        page.left.extend(rest.iter().map(|&lacking| (lacking, Vec::new())));
+    fn done(&mut self, page: &Page, lacking: &Lacking) {
+        if !page.noted {
+            self.progress.objects_done += 1;
+            self.progress.bytes_done += lacking.bytes;
+        }
+    }
+
+    /// It is tried again with the next pass.
+    fn again(&mut self, lacking: &Lacking, bad: Vec<ShardIndex>) {
+        self.left_over = true;
+        if !bad.is_empty() && self.held.len() < HELD_MAX {
+            self.held.push((lacking.object, bad));
+            let retry = self.clock.now() + RETRY;
+            self.set_due(retry);
+        }
+    }
+
+    /// Without a disk for its shards it is written again, narrower.
+    fn must_narrow(&self, lacking: &Lacking) -> bool {
+        lacking.margin <= 0 || !self.left.is_empty()
+    }
+
+    /// Step 3, for some of the objects that no disk is left for. None if there is no room for that.
+    fn narrow(&mut self) -> Option<Compaction> {
+        let mut bytes = 0;
+        let fits = self.narrowed.iter().take_while(|lacking| {
+            bytes += lacking.length;
+            bytes <= self.namespace.compaction_bytes()
+        });
+        let count = fits.count().max(1).min(self.narrowed.len());
+        let some: Vec<Lacking> = self.narrowed.drain(..count).collect();
         if some.is_empty() {
-            return Ok(None);
+            return None;
         }
         let victims: Vec<ObjectId> = some.iter().map(|lacking| lacking.object).collect();
-        let Some(compaction) = self.namespace.begin_rewrite(&victims)? else {
-            self.progress.waiting += some.len() as u64;
-            return Ok(None);
-        };
-        self.progress.objects_done += some.len() as u64;
-        self.progress.bytes_done += some.iter().map(|lacking| lacking.bytes).sum::<u64>();
-        let page = std::mem::replace(page, Page { left: VecDeque::new(), next: None });
-        Ok(Some(Phase::Narrowing(page, compaction)))
+        match self.namespace.begin_rewrite(&victims) {
+            Ok(Some(compaction)) => {
+                // Who was passed over is met again.
+                self.left_over |= compaction.objects() < some.len();
+                self.progress.objects_done += compaction.objects() as u64;
+                if compaction.objects() == some.len() {
+                    self.progress.bytes_done += some.iter().map(|one| one.bytes).sum::<u64>();
+                }
+                return Some(compaction);
+            }
+            Ok(None) => self.left_over = true,
+            Err(error) => {
+                log::warn!("{} objects could not be written narrower: {error}", some.len());
+                self.progress.waiting += some.len() as u64;
+            }
+        }
+        None
     }
 
     fn go_on(&mut self, page: Page, mut compaction: Compaction) -> Result<Pace, NamespaceError> {
         match self.namespace.go_on(&mut compaction) {
             Ok(false) => {
                 self.phase = Phase::Narrowing(page, compaction);
-                Ok(self.pause(BATCH))
+                return Ok(self.pause(BATCH));
             }
-            Ok(true) => {
-                let lsn = self.namespace.end_compaction(compaction)?.lsn;
-                self.phase = Phase::Settling(page, lsn);
-                Ok(Pace::Again)
-            }
+            Ok(true) => {}
             Err(error) => {
-                self.namespace.end_compaction(compaction)?;
-                Err(error)
+                log::warn!("objects could not be written narrower: {error}");
+                self.left_over = true;
             }
         }
+        let lsn = self.namespace.end_compaction(compaction)?.lsn;
+        self.phase = match self.narrow() {
+            Some(next) => Phase::Narrowing(page, next),
+            None => Phase::Settling(page, lsn),
+        };
+        Ok(Pace::Again)
     }
 
     /// Step 4, and the end of the pass.
@@ -341,7 +405,9 @@ impl Repair {
         self.progress.running = false;
         let RepairProgress { objects_done, bytes_done, waiting, lost, .. } = self.progress;
         if self.left_over || waiting > 0 {
-            self.due = Some(self.clock.now() + RETRY);
+            let at = self.clock.now() + self.retry;
+            self.set_due(at);
+            self.retry = (self.retry * 2).min(RETRY_MAX);
         } else if let Some(&disk) = self.left.first() {
             match self.removal.begin(disk) {
                 Some(checkpoint) => self.phase = Phase::Removing(disk, checkpoint),
@@ -349,7 +415,8 @@ impl Repair {
                 None => {
                     // Tables that were replaced are free after the next checkpoint.
                     self.namespace.want_checkpoint();
-                    self.due = Some(self.clock.now() + self.options.look);
+                    let at = self.clock.now() + self.options.look;
+                    self.set_due(at);
                 }
             }
         }
@@ -361,7 +428,28 @@ impl Repair {
         Pace::Again
     }
 
+    /// Who is away, or is to leave: once in a while, also in the middle of a pass, which then begins anew:
+    /// what was whole may lack something now.
+    fn look_at_members(&mut self) {
+        let now = self.clock.now();
+        if now < self.next_look {
+            return;
+        }
+        self.next_look = now + self.options.look;
+        let leaving = self.members.leaving();
+        let news = self.give_up() || leaving.iter().any(|disk| !self.left.contains(disk));
+        self.left = leaving;
+        if news {
+            self.retry = RETRY;
+            self.due = Some(now);
+            if !matches!(self.phase, Phase::Narrowing(..) | Phase::Removing(..)) {
+                self.phase = Phase::Resting;
+            }
+        }
+    }
+
     fn run_step(&mut self) -> Result<Pace, NamespaceError> {
+        self.look_at_members();
         match std::mem::replace(&mut self.phase, Phase::Resting) {
             Phase::Resting => self.rest(),
             Phase::Counting(from) => self.count(from),
@@ -380,7 +468,10 @@ impl Repair {
             Phase::Removing(disk, checkpoint) if self.namespace.checkpoint_is_done(checkpoint) => {
                 self.removal.end(disk);
                 self.left.retain(|&left| left != disk);
-                self.due = (!self.left.is_empty()).then(|| self.clock.now());
+                if !self.left.is_empty() {
+                    let now = self.clock.now();
+                    self.set_due(now);
+                }
                 Ok(Pace::Again)
             }
             Phase::Removing(disk, checkpoint) => {
@@ -413,7 +504,8 @@ impl Task for Repair {
         let pace = self.run_step().unwrap_or_else(|error| {
             log::warn!("repair was interrupted, it is tried again: {error}");
             self.progress.running = false;
-            self.due = Some(self.clock.now() + RETRY);
+            let at = self.clock.now() + RETRY;
+            self.set_due(at);
             self.pause(self.options.look)
         });
         *self.shared.lock() = self.progress;

@@ -227,9 +227,11 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
     }
 
     fn give_up(&self, have: usize) -> FleetError {
-        let report = Report::Unreadable { object: self.record.id };
-        self.store.context.members.reports().push(report);
-        self.report_bad(|_| false);
+        if !self.peeks {
+            let report = Report::Unreadable { object: self.record.id };
+            self.store.context.members.reports().push(report);
+            self.report_bad(|_| false);
+        }
         unreadable(self.record, have)
     }
 

@@ -178,9 +178,9 @@ fn make_units<C: ChecksumSource + ?Sized>(
 ) -> Result<Vec<Buffer>, FleetError> {
     let shard_bytes = record.shard_bytes as usize;
     let data_shards = record.redundancy.data_shards();
-    let mut data = vec![0; shard_bytes * data_shards];
-    let (range, length) = (0..record.length, record.length as usize);
-    store.read_into(record, checksums, range, Class::Background, &mut data[..length])?;
+    // Nothing is reported: this may be the consequence of a report, which would have no end.
+    let mut data = store.peek(record, checksums, 0..record.length)?;
+    data.resize(shard_bytes * data_shards, 0);
     let of_data = |shard: usize| &data[shard * shard_bytes..][..shard_bytes];
     let mut units: Vec<Buffer> =
         wanted.iter().map(|_| Buffer::zeroed(SHARD_HEADER_BYTES + shard_bytes)).collect();

@@ -428,6 +428,41 @@ impl DiskSpace {
         true
     }
 
+    /// Holds exactly this place, which nobody may hold; returns the runs of it that were in use. None if
+    /// somebody holds part of it.
+    pub(super) fn claim_over(
+        &mut self,
+        start: u64,
+        units: u64,
+        class: SizeClass,
+    ) -> Option<Vec<(u64, u64)>> {
+        if self.claim(start, units, class) {
+            return Some(Vec::new());
+        }
+        if !self.in_area(start, units) || self.is_held_in(start, units) {
+            return None;
+        }
+        let overlaps =
+            |(&held, hold): (&u64, &Hold)| held < start + units && start < held + hold.units;
+        if self.holds.iter().any(overlaps) {
+            return None;
+        }
+        let mut used = Vec::new();
+        let mut at = start;
+        for (free, length) in self.hold_free(start, units) {
+            self.holds.remove(&free);
+            used.extend((at < free).then(|| (at, free - at)));
+            at = free + length;
+        }
+        used.extend((at < start + units).then(|| (at, start + units - at)));
+        for &(run, length) in &used {
+            self.used_units -= length;
+            self.touch(run, length);
+        }
+        self.holds.insert(start, Hold { units, count: 1, used: false });
+        Some(used)
+    }
+
     /// Holds whatever is free in this range; returns the places held.
     pub(super) fn hold_free(&mut self, start: u64, units: u64) -> Vec<(u64, u64)> {
         if !self.in_area(start, units) {

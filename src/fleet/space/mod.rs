@@ -154,6 +154,8 @@ struct State {
     pending_units: u64,
     /// Written objects that no batch has named yet: their places stay held until put or abandoned.
     uncommitted: HashMap<ObjectId, Vec<(DiskIndex, u64)>>,
+    /// Runs in use in the snapshot that was loaded, and claimed by others: they died since.
+    overtaken: Vec<(DiskIndex, u64, u64)>,
     /// Snapshots taken so far.
     snapshots: u64,
 }
@@ -292,9 +294,16 @@ impl Space {
         self.shared.freed.notify();
     }
 
+    /// Whether places are held under this object's id: it was written, or rebuilt, and the batch that says
+    /// so is not durable yet.
+    pub fn is_uncommitted(&self, object: ObjectId) -> bool {
+        self.shared.state.lock().uncommitted.contains_key(&object)
+    }
+
     /// The places of an object that no batch names (tables, manifest, snapshots), found at mount:
-    /// held under its id from now on, as if it had just been written. Error `Damaged` if a place is
-    /// not free. Disks not added are passed over.
+    /// held under its id from now on, as if it had just been written. What the snapshot has in use there died
+    /// after it was taken, and the log says so: it is overtaken ([`Space::overtaken`]). Error `Damaged`
+    /// if somebody holds part of a place. Disks not added are passed over.
     pub fn claim(&self, record: &ObjectRecord) -> Result<(), FleetError> {
         let mut state = self.shared.state.lock();
         let units = record.shard_units();
@@ -303,8 +312,10 @@ impl Space {
         let mut held = Vec::new();
         for place in record.places.iter().flatten() {
             let Some(space) = state.disk(place.disk) else { continue };
-            if space.claim(place.offset.0, units.0, class) {
+            if let Some(used) = space.claim_over(place.offset.0, units.0, class) {
                 held.push((place.disk, place.offset.0));
+                let used = used.into_iter().map(|(start, units)| (place.disk, start, units));
+                state.overtaken.extend(used);
             } else {
                 good = false;
             }
@@ -312,6 +323,12 @@ impl Space {
         state.uncommitted.entry(record.id).or_default().extend(held);
         drop(state);
         damaged_unless(good, record)
+    }
+
+    /// Units that were claimed though the snapshot has them in use, and whose end was not replayed yet: when
+    /// all is replayed, none are left, or two have one place.
+    pub fn overtaken(&self) -> Units {
+        Units(self.shared.state.lock().overtaken.iter().map(|(_, _, units)| units).sum())
     }
 
     /// [R4] Whatever is free now where this object was: not allocated until the reservations are
@@ -486,8 +503,35 @@ impl State {
         pin.deferred.extend(places);
     }
 
-    /// Ends the use of one place. False if it was not used.
+    /// Ends the use of one place, but for what was overtaken. False if it was not used.
     fn free_place(&mut self, object: ObjectId, disk: DiskIndex, start: u64, units: u64) -> bool {
+        if self.overtaken.is_empty() {
+            return self.free_run(object, disk, start, units);
+        }
+        let end = start.saturating_add(units);
+        let (mut at, mut good, mut left) = (start, true, Vec::new());
+        self.overtaken.sort_unstable();
+        for (of, from, length) in std::mem::take(&mut self.overtaken) {
+            let (first, last) = (from.max(start), (from + length).min(end));
+            if of != disk || first >= last {
+                left.push((of, from, length));
+                continue;
+            }
+            if at < first {
+                good &= self.free_run(object, disk, at, first - at);
+            }
+            at = last;
+            left.extend((from < first).then(|| (of, from, first - from)));
+            left.extend((last < from + length).then(|| (of, last, from + length - last)));
+        }
+        self.overtaken = left;
+        if at < end {
+            good &= self.free_run(object, disk, at, end - at);
+        }
+        good
+    }
+
+    fn free_run(&mut self, object: ObjectId, disk: DiskIndex, start: u64, units: u64) -> bool {
         let Some(space) = self.disk(disk) else { return true };
         if !space.uncommit(start, units) {
             return false;

@@ -11,18 +11,22 @@
 //! Nothing is visible before the last step installs all outputs at once. Inputs become obsolete then,
 //! and are freed after the next effective checkpoint [R9, I3].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use super::cursor::{Fetch, RunCursor};
 use super::fold::OwnedOp;
 use super::plan::{Plan, Turns, plan, plan_refresh};
-use super::tree::{Placed, Run, Table};
-use super::{BlockRef, Index, Op, Part, RETRY};
+use super::tree::{Placed, Run, Table, Tree};
+use super::{BlockRef, Index, Op, Part, Pressure, RETRY};
 use crate::base::sync::Arc;
-use crate::base::{Clock, Event, Pace, Task};
+use crate::base::{Clock, Event, ObjectId, Pace, Task, Ticks};
 use crate::fleet::FleetError;
 use crate::fleet::disk::Class;
 use crate::format::table::{Block, PartKind, TABLE_ENTRIES_MAX, TableBuilder, is_part};
+
+/// A table that could not be written again is not tried for so long.
+const SKIPPED: Duration = Duration::from_secs(60);
 
 /// Merges tables down the levels. One per index.
 pub struct Compactor {
@@ -30,12 +34,14 @@ pub struct Compactor {
     clock: Arc<dyn Clock>,
     turns: Turns,
     job: Option<Job>,
+    /// Tables that could not be written again: not tried before then.
+    skipped: BTreeMap<ObjectId, Ticks>,
 }
 
 impl Compactor {
     /// A compactor for this index. `clock` paces retries after an error.
     pub fn new(index: Arc<Index>, clock: Arc<dyn Clock>) -> Compactor {
-        Compactor { index, clock, turns: Turns::default(), job: None }
+        Compactor { index, clock, turns: Turns::default(), job: None, skipped: BTreeMap::new() }
     }
 
     /// Moves a table, or reads and writes one table's worth of a merge. `Again` if there is more to
@@ -43,9 +49,10 @@ impl Compactor {
     pub fn run_step(&mut self) -> Result<Pace, FleetError> {
         if self.job.is_none() {
             let tree = self.index.tree();
-            let plan = plan_refresh(&tree, &|table| self.index.is_stale(table))
-                .or_else(|| plan(&tree, &self.index.options, &mut self.turns));
-            let Some(plan) = plan else { return Ok(Pace::Idle(None)) };
+            let Some(plan) = self.plan(&tree) else {
+                let next = self.skipped.values().min().copied();
+                return Ok(Pace::Idle(next));
+            };
             // Of level 0 only what is older, and no input.
             let older = |run: &&Arc<Run>| {
                 let is_input = plan.inputs.iter().any(|input| input.number == run.number);
@@ -61,18 +68,37 @@ impl Compactor {
             Ok(true) => {
                 let job = self.job.take().expect("it was there above");
                 self.index.state.write().install(&job.remove, &job.add);
+                let moved = |id| job.add.iter().any(|placed| placed.table.record.id == id);
                 let gone = job.remove.iter().map(|table| table.record.id);
-                gone.for_each(|id| {
+                gone.filter(|&id| !moved(id)).for_each(|id| {
                     self.index.stale.lock().remove(&id);
                 });
                 self.index.notify_installed();
                 Ok(Pace::Again)
             }
             Err(error) => {
+                let until = self.clock.now() + SKIPPED;
+                let inputs = self.job.iter().flat_map(|job| &job.refreshed);
+                self.skipped.extend(inputs.map(|&table| (table, until)));
                 self.give_up();
                 Err(error)
             }
         }
+    }
+
+    /// What to do next. Writers who wait go before tables that lack a copy.
+    fn plan(&mut self, tree: &Tree) -> Option<Plan> {
+        let now = self.clock.now();
+        self.skipped.retain(|_, until| *until > now);
+        let (index, skipped) = (&self.index, &self.skipped);
+        let stale =
+            |table: &Table| index.is_stale(table) && !skipped.contains_key(&table.record.id);
+        if index.pressure() == Pressure::None
+            && let Some(refresh) = plan_refresh(tree, &stale)
+        {
+            return Some(refresh);
+        }
+        plan(tree, &index.options, &mut self.turns).or_else(|| plan_refresh(tree, &stale))
     }
 
     fn give_up(&mut self) {
@@ -109,6 +135,8 @@ struct Job {
     level: u8,
     run: u64,
     rewrite: bool,
+    /// The table that is only written again, if it is that.
+    refreshed: Option<ObjectId>,
     /// From new to old, with each cursor's level and run.
     sources: Vec<(RunCursor<FromDisk>, u8, u64)>,
     /// Levels below the outcome: what they hold decides whether a delete may end.
@@ -133,7 +161,7 @@ enum Next {
 
 impl Job {
     fn new(index: &Arc<Index>, plan: Plan, deeper: Vec<Arc<Run>>) -> Job {
-        let Plan { inputs, level, run, rewrite } = plan;
+        let Plan { inputs, level, run, rewrite, refreshed } = plan;
         let remove = inputs.iter().flat_map(|run| run.tables.iter().cloned()).collect();
         let sources = inputs.into_iter().map(|run| {
             let fetch = FromDisk { index: index.clone(), piece: VecDeque::new() };
@@ -143,6 +171,7 @@ impl Job {
             level,
             run,
             rewrite,
+            refreshed,
             sources: sources.collect(),
             deeper,
             builder: new_builder(index),

@@ -14,6 +14,7 @@
 
 use super::IndexOptions;
 use super::tree::{Run, Table, Tree};
+use crate::base::ObjectId;
 use crate::base::limits::INDEX_WORK_BYTES;
 use crate::base::sync::Arc;
 use crate::format::table::{LEVEL_MAX, PART_BYTES_MAX, TABLE_BYTES_MAX};
@@ -41,6 +42,8 @@ pub(super) struct Plan {
     pub(super) run: u64,
     /// Rewrite every table, even where one could be moved as it is.
     pub(super) rewrite: bool,
+    /// The one table that is only written again, if it is that.
+    pub(super) refreshed: Option<ObjectId>,
 }
 
 /// The next thing to do, if any. `turns` remembers, per level, the last key that was compacted.
@@ -85,7 +88,8 @@ pub(super) fn plan_refresh(tree: &Tree, lacks: &dyn Fn(&Table) -> bool) -> Optio
     let (run, table) = all.into_iter().find(|(_, table)| lacks(table))?;
     let (level, number) = (run.level, run.number);
     let only = Run { level, number, tables: vec![table.clone()] };
-    Some(Plan { inputs: vec![Arc::new(only)], level, run: number, rewrite: true })
+    let refreshed = Some(table.record.id);
+    Some(Plan { inputs: vec![Arc::new(only)], level, run: number, rewrite: true, refreshed })
 }
 
 fn plan_level_0(tree: &Tree, options: &IndexOptions) -> Plan {
@@ -97,10 +101,10 @@ fn plan_level_0(tree: &Tree, options: &IndexOptions) -> Plan {
     let below_bytes = below.as_ref().map_or(0, |run| run.bytes());
     if inputs.len() > 1 && bytes < options.memtable_bytes && bytes.saturating_mul(4) < below_bytes {
         let number = inputs[0].number;
-        return Plan { inputs, level: 0, run: number, rewrite: true };
+        return Plan { inputs, level: 0, run: number, rewrite: true, refreshed: None };
     }
     inputs.extend(below);
-    Plan { inputs, level: 1, run: 0, rewrite: false }
+    Plan { inputs, level: 1, run: 0, rewrite: false, refreshed: None }
 }
 
 fn plan_table(tree: &Tree, level: u8, table: &Arc<Table>, rewrite: bool) -> Plan {
@@ -108,7 +112,7 @@ fn plan_table(tree: &Tree, level: u8, table: &Arc<Table>, rewrite: bool) -> Plan
     let mut inputs = vec![Arc::new(only)];
     let below = tree.level(level + 1).and_then(|run| overlap(run, &inputs));
     inputs.extend(below);
-    Plan { inputs, level: level + 1, run: 0, rewrite }
+    Plan { inputs, level: level + 1, run: 0, rewrite, refreshed: None }
 }
 
 fn plan_tombstones(tree: &Tree) -> Option<Plan> {
@@ -131,7 +135,7 @@ fn plan_table_within(tree: &Tree, level: u8, table: &Arc<Table>) -> Plan {
     let nothing_below =
         tree.runs.iter().filter(|run| run.level > level).all(|run| overlap(run, &only).is_none());
     if nothing_below || level == LEVEL_MAX {
-        return Plan { inputs: only.to_vec(), level, run: 0, rewrite: true };
+        return Plan { inputs: only.to_vec(), level, run: 0, rewrite: true, refreshed: None };
     }
     plan_table(tree, level, table, true)
 }

@@ -355,3 +355,30 @@ fn r22_a_merge_ends_where_only_small_tables_fit() {
     assert!(refused < 20, "begun anew {refused} times: {:?}", index.levels());
     assert!(scan_all(&index, None, 500).unwrap().iter().all(|(_, value)| value == &[3; 1000]));
 }
+
+/// It was tried again and again before anything else: level 0 grew until writers stopped.
+#[test]
+fn i6_a_table_that_cannot_be_written_again_keeps_no_other_from_being_merged() {
+    let (store, index) = filled();
+    let tree = index.tree();
+    let deep = tree.placed().filter(|placed| placed.level > 0);
+    let last = deep.max_by_key(|placed| placed.table.meta.first_key.to_vec());
+    let last = last.expect("there are deep tables").table;
+    let first = last.meta.first_key[..8].try_into().map(u64::from_be_bytes).expect("8 bytes");
+    let id = last.record.id;
+    drop((tree, last));
+    for replica in store.inner.lock().tables.get_mut(&id).expect("it is there") {
+        replica.iter_mut().for_each(|byte| *byte ^= 0x55);
+    }
+    assert!(index.refresh(id));
+    let mut compactor = Compactor::new(index.clone(), Arc::new(NoClock));
+    for lsn in 100..112 {
+        put_all(&index, lsn, 0..first.min(40), b"new");
+        assert!(index.freeze(Lsn(lsn)));
+        flush_all(&index);
+        for _ in 0..1000 {
+            let _ = compactor.run_step();
+        }
+    }
+    assert_eq!(index.pressure(), Pressure::None, "{:?}", index.levels());
+}
