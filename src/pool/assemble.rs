@@ -178,25 +178,12 @@ pub fn assemble(
         candidates.into_iter().filter(|candidate| is_member(candidate, &root)).collect();
     roots.retain(|found| candidates.iter().any(|c| c.label.index == found.disk));
     let rolled_back = rolled_back(&candidates, &label, &root);
-    let members = Arc::new(Members::new(label.pool, root.config.redundancy, reports));
-    let mut missing = Vec::new();
-    let removed = crate::format::MemberState::Removed;
-    for entry in &root.members {
-        members.set_leaving(entry.index, entry.leaving && entry.state != removed);
-        match candidates.iter().find(|candidate| candidate.label.index == entry.index) {
-            Some(candidate) => {
-                members.set(Member { enclosure: entry.enclosure, ..present(candidate) });
-            }
-            None if entry.state != removed => {
-                missing.push(entry.index);
-                members.set(absent(entry, &label));
-            }
-            None => {}
-        }
-    }
-    let participants: Vec<DiskIndex> = (root.members.iter())
-        .filter(|entry| entry.state != removed)
-        .map(|entry| entry.index)
+    let (members, missing) = table_of(&root, &candidates, &label, reports);
+    let is_removed = |entry: &&MemberEntry| entry.state == crate::format::MemberState::Removed;
+    let (removed, kept): (Vec<&MemberEntry>, Vec<&MemberEntry>) =
+        root.members.iter().partition(is_removed);
+    let removed: Vec<DiskIndex> = removed.into_iter().map(|entry| entry.index).collect();
+    let participants: Vec<DiskIndex> = (kept.into_iter().map(|entry| entry.index))
         .filter(|disk| !label.member_states.is_out(*disk) && !rolled_back.contains(disk))
         .collect();
     let blind: Vec<DiskIndex> = (members.all().iter().map(|member| member.index))
@@ -209,17 +196,12 @@ pub fn assemble(
     let mut back: Vec<DiskIndex> = (candidates.iter().map(|candidate| candidate.label.index))
         .filter(|disk| !participants.contains(disk))
         .collect();
-    let removed_disks: Vec<DiskIndex> = (root.members.iter())
-        .filter(|entry| entry.state == removed)
-        .map(|entry| entry.index)
-        .collect();
     let of_disks = candidates.into_iter().map(|candidate| (candidate.label.index, candidate.label));
     let (access, members_too) = (access.clone(), members.clone());
     let mut label = label;
     let indices = root.members.iter().map(|entry| entry.index.0 + 1).max();
     label.member_count = label.member_count.max(indices.unwrap_or(0));
-    let labels =
-        PoolLabels::new(access, members_too, of_disks.collect(), &label, &back, &removed_disks);
+    let labels = PoolLabels::new(access, members_too, of_disks.collect(), &label, &back, &removed);
     back.retain(|disk| !rolled_back.contains(disk));
     let unclean = label.open;
     Ok(Assembled {
@@ -235,6 +217,33 @@ pub fn assemble(
         rolled_back,
         unclean,
     })
+}
+
+/// The members that the root names, and those of them that are not here.
+fn table_of(
+    root: &Root,
+    candidates: &[Candidate],
+    label: &Label,
+    reports: Arc<Reports>,
+) -> (Arc<Members>, Vec<DiskIndex>) {
+    let members = Arc::new(Members::new(label.pool, root.config.redundancy, reports));
+    let mut missing = Vec::new();
+    for entry in &root.members {
+        if entry.state == crate::format::MemberState::Removed {
+            continue;
+        }
+        members.set_leaving(entry.index, entry.leaving);
+        match candidates.iter().find(|candidate| candidate.label.index == entry.index) {
+            Some(candidate) => {
+                members.set(Member { enclosure: entry.enclosure, ..present(candidate) });
+            }
+            None => {
+                missing.push(entry.index);
+                members.set(absent(entry, label));
+            }
+        }
+    }
+    (members, missing)
 }
 
 /// One drive by two paths counts once; copies of one disk are refused [R24].
