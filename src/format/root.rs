@@ -2,7 +2,7 @@
 //! slots, on every disk; each copy states the disk and the slot it is for.
 //!
 //! ```text
-//!   0  frame "ISO_ROOT", version 2 (1 is read), length as used
+//!   0  frame "ISO_ROOT", version 3 (1 and 2 are read), length as used
 //!  24  16 B pool · 16 B disk uuid · u8 slot · 7 B reserved
 //!  64  u32 epoch · u32 reserved · u64 epoch id · u64 sequence · u64 replay LSN · u64 replay batch crc
 //! 104  u64 object counter · u64 inode lease · 2 u64 name hash key · u64 inodes · u64 user bytes
@@ -26,7 +26,7 @@ use crate::base::{DiskIndex, DiskUuid, Epoch, Ino, Lsn, PoolUuid, UNIT_BYTES};
 const KIND: Kind = Kind {
     what: "checkpoint root",
     magic: *b"ISO_ROOT",
-    version: 2,
+    version: 3,
     oldest: 1,
     bytes_max: ROOT_BYTES_MAX,
 };

@@ -16,7 +16,7 @@ use crate::format::*;
 
 /// Of the version that today's code writes.
 fn path(name: &str) -> PathBuf {
-    path_of(if name == "root.hex" { 2 } else { 1 }, name)
+    path_of(if name == "root.hex" { 3 } else { 1 }, name)
 }
 
 fn path_of(version: u32, name: &str) -> PathBuf {
@@ -104,7 +104,7 @@ fn today_reads_the_images() {
     let image = |name| from_hex(&read(name));
     let label = RawLabel::decode(&image("label.hex"), MIB).and_then(|raw| raw.verify(DISK_BYTES));
     assert_eq!(label, Ok(samples::label()));
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         let text = std::fs::read_to_string(path_of(version, "root.hex")).expect("it is there");
         let root = RawRoot::decode(&from_hex(&text), 3 * MIB);
         assert_eq!(root.and_then(|raw| raw.verify(POOL, DISK, 1)), Ok(samples::root()));
@@ -217,7 +217,7 @@ fn overlapping_layouts_are_refused() {
 #[test]
 #[ignore = "writes missing images, once per version of the format; never overwrites"]
 fn write_missing_images() {
-    for version in [1, 2] {
+    for version in [1, 2, 3] {
         std::fs::create_dir_all(path_of(version, "")).expect("the directory can be made");
     }
     let images = images().into_iter().map(|(name, what, bytes)| (name, to_hex(what, &bytes)));
