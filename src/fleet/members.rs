@@ -260,6 +260,25 @@ impl Members {
         self.lost_shards(record) > 0
     }
 
+    /// As `fail`, if with it no more than m members do not take part: else false, and nothing happened.
+    pub fn fail_if_spare(&self, disk: DiskIndex, why: FailReason) -> bool {
+        {
+            let table = self.table.read();
+            let others = table.members.iter().flatten().filter(|member| member.index != disk);
+            let out = others.filter(|member| member.state != MemberState::Active).count();
+            if out >= table.redundancy.tolerates() {
+                return false;
+            }
+        }
+        self.fail(disk, why);
+        true
+    }
+
+    /// The labels are to say something new, though no member changed.
+    pub fn touch(&self) {
+        self.change();
+    }
+
     /// A disk missed a deadline: reported, nothing else [R11].
     pub fn late(&self, disk: DiskIndex) {
         self.reports.push(Report::DiskLate { disk });

@@ -38,8 +38,8 @@ use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task};
 use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
 use crate::format::manifest::{Manifest, TableEntry, live_tables};
 use crate::format::{
-    BatchReader, ChangeRef, FileKind, InodeRecord, Key, KeyView, ObjectRecord, Place, Root,
-    SpaceSnapshot,
+    BatchReader, ChangeRef, FileKind, InodeRecord, Key, KeyView, MemberEntry, MemberState,
+    ObjectRecord, Place, Root, SpaceSnapshot,
 };
 
 /// A namespace that is being recovered: nothing runs in the background yet.
@@ -96,7 +96,15 @@ fn load_space(objects: &ObjectStore, root: &Root, tables: &[TableEntry]) -> Resu
         if snapshot.whole != (index == 0) {
             return Err(damaged());
         }
-        objects.space().load(&snapshot.groups)?;
+        // What a chain says of disks that were removed since it was begun is of no interest.
+        let removed = |disk| {
+            let is_it = |entry: &&MemberEntry| entry.index == disk;
+            let entry = root.members.iter().find(is_it);
+            entry.is_some_and(|entry| entry.state == MemberState::Removed)
+        };
+        let mut groups = snapshot.groups;
+        groups.retain(|group| !removed(group.disk));
+        objects.space().load(&groups)?;
     }
     let links = root.manifest.iter().chain(&root.space).map(|link| &link.record);
     for record in links.chain(tables.iter().map(|table| &table.record)) {

@@ -171,7 +171,8 @@ pub fn assemble(
     let found = Members::new(label.pool, label.redundancy, reports.clone());
     candidates.iter().for_each(|candidate| found.set(present(candidate)));
     let SlotsRead { found: mut roots, unread } = read_roots(access, &found);
-    roots.retain(|found| is_possible(&found.root, &candidates));
+    let is_of_it = |root: &Root| root.epoch != label.claim.epoch || root.epoch_id == label.claim.id;
+    roots.retain(|found| is_possible(&found.root, &candidates) && is_of_it(&found.root));
     let root = choose_root(&roots)?.cloned();
     let root = root.ok_or(AssembleError::NoRoot { disks: candidates.len() })?;
     let candidates: Vec<Candidate> =
@@ -179,11 +180,8 @@ pub fn assemble(
     roots.retain(|found| candidates.iter().any(|c| c.label.index == found.disk));
     let rolled_back = rolled_back(&candidates, &label, &root);
     let (members, missing) = table_of(&root, &candidates, &label, reports);
-    let is_removed = |entry: &&MemberEntry| entry.state == crate::format::MemberState::Removed;
-    let (removed, kept): (Vec<&MemberEntry>, Vec<&MemberEntry>) =
-        root.members.iter().partition(is_removed);
-    let removed: Vec<DiskIndex> = removed.into_iter().map(|entry| entry.index).collect();
-    let participants: Vec<DiskIndex> = (kept.into_iter().map(|entry| entry.index))
+    let kept: Vec<DiskIndex> = members.all().iter().map(|member| member.index).collect();
+    let participants: Vec<DiskIndex> = (kept.iter().copied())
         .filter(|disk| !label.member_states.is_out(*disk) && !rolled_back.contains(disk))
         .collect();
     let blind: Vec<DiskIndex> = (members.all().iter().map(|member| member.index))
@@ -201,6 +199,9 @@ pub fn assemble(
     let mut label = label;
     let indices = root.members.iter().map(|entry| entry.index.0 + 1).max();
     label.member_count = label.member_count.max(indices.unwrap_or(0));
+    // Removed, or never added though their number was given out.
+    let removed: Vec<DiskIndex> =
+        (0..label.member_count).map(DiskIndex).filter(|disk| !kept.contains(disk)).collect();
     let labels = PoolLabels::new(access, members_too, of_disks.collect(), &label, &back, &removed);
     back.retain(|disk| !rolled_back.contains(disk));
     let unclean = label.open;
@@ -281,13 +282,17 @@ fn one_history(
     label: &Label,
     force: bool,
 ) -> Result<Vec<Candidate>, AssembleError> {
-    let (all, parity) = (usize::from(label.member_count), label.redundancy.tolerates());
-    let missing = all.saturating_sub(candidates.len());
-    let claims: Vec<_> = candidates.iter().map(|candidate| candidate.label.claim).collect();
-    // A claim is complete on N - m members; before that its mount wrote nothing but labels.
+    let parity = label.redundancy.tolerates();
+    let here: Vec<_> =
+        candidates.iter().map(|candidate| (candidate.label.index, candidate.label.claim)).collect();
+    // A claim is complete on N - m members; before that its mount wrote nothing but labels. N is what it
+    // was for that mount: others may have added disks since.
     let could_be_complete = |of: &Label| {
-        let holders = claims.iter().filter(|claim| **claim == of.claim).count();
-        holders + missing >= all.saturating_sub(parity)
+        let holders = here.iter().filter(|(_, claim)| *claim == of.claim).count();
+        let missing = (0..of.member_count)
+            .filter(|&index| here.iter().all(|(other, _)| other.0 != index))
+            .count();
+        holders + missing >= usize::from(of.member_count).saturating_sub(parity)
     };
     let first = candidates.iter().find(|other| other.label.claim == label.claim).map(path);
     let mut kept = Vec::new();
@@ -317,7 +322,8 @@ fn claims_against(other: &Label, label: &Label) -> bool {
 
 /// Whether `other`, of an older epoch, had gone on without every member that takes part in `label`'s.
 fn went_on_without(other: &Label, label: &Label) -> bool {
-    let mut taking_part = (0..label.member_count)
+    // Disks that were added since cannot have been missed.
+    let mut taking_part = (0..label.member_count.min(other.member_count))
         .map(DiskIndex)
         .filter(|&disk| !label.member_states.is_out(disk))
         .peekable();

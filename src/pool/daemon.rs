@@ -21,7 +21,7 @@ use super::plan::use_in_words;
 use super::returned::{Lookout, Sightings};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::Arc;
-use crate::base::{Event, PoolUuid};
+use crate::base::{DiskIndex, Event, PoolUuid};
 use crate::control::{CheckError, CheckReport, PoolStatus, Server, Tell};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::disk::probe::uses;
@@ -306,11 +306,15 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, 
             false => options.devices.clone(),
         };
         let found = select(host.find(&paths), options)?;
-        let complete = found.first().is_some_and(|first| {
-            let out = &first.label.member_states;
-            let expected = usize::from(first.label.member_count)
-                - (out.failed | out.dropped).count_ones() as usize;
-            found.len() >= expected
+        let newest = found.iter().map(|disk| &disk.label);
+        let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
+        let complete = newest.is_some_and(|label| {
+            let states = &label.member_states;
+            let expected = (0..label.member_count).filter(|&disk| !states.is_out(DiskIndex(disk)));
+            let is_here =
+                |disk: &u16| found.iter().any(|found| found.label.index == DiskIndex(*disk));
+            let mut expected = expected;
+            expected.all(|disk| is_here(&disk))
         });
         let given = !options.devices.is_empty() && !found.is_empty();
         if complete || given || host.clock().now() >= until {

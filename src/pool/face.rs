@@ -274,7 +274,11 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
     }
     let names: Vec<String> = out.iter().map(|disk| name_of(disk)).collect();
     let verb = if out.len() == 1 { "does" } else { "do" };
+    let repair = &pool.repair;
+    let given_up = out.iter().all(|disk| disk.state == "given-up");
+    let is_whole = given_up && !repair.running && repair.waiting + repair.lost == 0;
     let margin = match parity.saturating_sub(out.len()) {
+        _ if is_whole => "what was on it is made anew on the others".to_string(),
         0 => "NO other disk may fail: copy what matters elsewhere".to_string(),
         1 => "1 more may fail".to_string(),
         more => format!("{more} more may fail"),
@@ -297,6 +301,12 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
             "look at cables and power; a disk that is back is taken with the next mount: {again}"
         ),
     });
+    let first = out[0].index;
+    lines.push(format!(
+        "with a new disk: isotherm disk replace {name} {first} DEVICE; without: isotherm disk remove {name} \
+         {first}",
+        name = pool.name
+    ));
     lines
 }
 
@@ -307,4 +317,37 @@ fn name_of(disk: &DiskStatus) -> String {
         [&disk.by_id, &serial, &disk.path, &disk.uuid].into_iter().find(|name| !name.is_empty());
     let name = name.cloned().unwrap_or_default();
     format!("disk {} ({name}, {})", disk.index, disk.state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_about_a_lost_disk_depends_on_whether_it_was_made_up_for() {
+        let disk = |index, state: &str| DiskStatus {
+            index,
+            serial: format!("S{index}"),
+            state: state.to_string(),
+            ..DiskStatus::default()
+        };
+        let mut pool = PoolStatus {
+            name: "tank".to_string(),
+            health: Health::Degraded,
+            disks: vec![disk(0, "active"), disk(1, "leaving"), disk(2, "failed")],
+            ..PoolStatus::default()
+        };
+        let told = advice(&pool, 2).join("\n");
+        assert!(told.contains("1 of 3 disks does not take part: disk 2 (serial S2"), "{told}");
+        assert!(told.contains("1 more may fail"), "{told}");
+        assert!(told.contains("isotherm disk replace tank 2 DEVICE"), "{told}");
+        pool.disks[2].state = "given-up".to_string();
+        pool.repair.running = true;
+        assert!(advice(&pool, 2).join("\n").contains("1 more may fail"), "not yet");
+        pool.repair.running = false;
+        let told = advice(&pool, 2).join("\n");
+        assert!(told.contains("made anew") && !told.contains("1 more"), "{told}");
+        pool.repair.waiting = 3;
+        assert!(advice(&pool, 2).join("\n").contains("1 more may fail"), "some objects wait");
+    }
 }

@@ -198,6 +198,11 @@ impl PoolLabels {
         state.indices = state.indices.max(disk.0 + 1);
     }
 
+    /// The lowest number that was never given out.
+    pub fn next_index(&self) -> DiskIndex {
+        DiskIndex(self.state.lock().indices)
+    }
+
     /// It is one, and this is its label.
     pub fn adopt(&self, label: Label) {
         let holds = std::array::from_fn(|_| Arc::new(()));
@@ -383,7 +388,7 @@ impl RecordMembers for PoolLabels {
         // A change of the member table, so that it is recorded before the next acknowledgement.
         for member in self.members.all() {
             if whole & bit(member.index) != 0 && member.state == MemberState::Active {
-                self.members.set(member);
+                self.members.touch();
             }
         }
     }

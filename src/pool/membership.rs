@@ -100,6 +100,14 @@ pub enum MembershipError {
         /// How many.
         out: usize,
     },
+    /// The others could not hold what is written with its full redundancy.
+    #[error("{others} other disks are too few to keep everything redundant: {need} are needed")]
+    TooFewLeft {
+        /// Disks that take objects, without this one.
+        others: usize,
+        /// m + 1.
+        need: usize,
+    },
     /// The labels or a root could not be written.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -155,8 +163,8 @@ impl Membership {
         let path = || new.probe.identity.path.clone();
         let layout = DiskLayout::for_disk(new.disk.identity().bytes)
             .map_err(|source| MembershipError::Layout { path: path(), source })?;
-        let last = self.keeper.entries().iter().map(|entry| entry.index.0).max();
-        let index = DiskIndex(last.map_or(0, |last| last + 1));
+        // Never one that was tried before: two disks would say that they are it.
+        let index = self.labels.next_index();
         if index.as_usize() >= DISKS_MAX {
             return Err(MembershipError::Full);
         }
@@ -194,7 +202,10 @@ impl Membership {
         self.labels.adopt(label);
         self.members.set(member);
         self.namespace.note_members();
-        self.labels.record()?;
+        if let Err(error) = self.labels.record() {
+            // It is a member all the same; the journal records it before it acknowledges anything.
+            log::warn!("the labels do not say yet that disk {index} was added: {error}");
+        }
         self.namespace.want_checkpoint();
         Ok(index)
     }
@@ -220,8 +231,13 @@ impl Membership {
 
     /// What is on this disk moves to the others; then it is removed. Begins that, and returns.
     pub fn leave(&self, disk: DiskIndex) -> Result<(), MembershipError> {
-        let member = self.members.get(disk).ok_or(MembershipError::Unknown(disk))?;
-        self.members.set_leaving(member.index, true);
+        self.members.get(disk).ok_or(MembershipError::Unknown(disk))?;
+        let others = self.members.placeable().iter().filter(|other| **other != disk).count();
+        let need = self.members.parity() + 1;
+        if others < need || need == 1 {
+            return Err(MembershipError::TooFewLeft { others, need: need.max(2) });
+        }
+        self.members.set_leaving(disk, true);
         self.namespace.checkpoint()?;
         self.namespace.repair_event().notify();
         Ok(())
@@ -229,6 +245,7 @@ impl Membership {
 
     /// It stays.
     pub fn stay(&self, disk: DiskIndex) -> Result<(), MembershipError> {
+        let _turn = self.turn()?;
         self.members.get(disk).ok_or(MembershipError::Unknown(disk))?;
         self.members.set_leaving(disk, false);
         self.namespace.checkpoint()?;
@@ -238,11 +255,10 @@ impl Membership {
     /// Stops using a disk, so that it can be unplugged.
     pub fn take_out(&self, disk: DiskIndex) -> Result<(), MembershipError> {
         self.members.get(disk).ok_or(MembershipError::Unknown(disk))?;
-        let out = self.out_besides(disk);
-        if out >= self.members.parity() {
-            return Err(MembershipError::TooMany { out });
+        let _turn = self.turn()?;
+        if !self.members.fail_if_spare(disk, FailReason::TakenOut) {
+            return Err(MembershipError::TooMany { out: self.out_besides(disk) });
         }
-        self.members.fail(disk, FailReason::TakenOut);
         self.labels.record()?;
         Ok(())
     }
@@ -256,20 +272,25 @@ impl Membership {
 
 impl Removal for Membership {
     fn begin(&self, disk: DiskIndex) -> Option<u64> {
-        let active = self.members.state(disk) == Some(MemberState::Active);
-        let one_too_many = active && self.out_besides(disk) >= self.members.parity();
-        if one_too_many || !self.space.is_unused(disk) {
+        let turn = self.turn().ok()?;
+        let spare = self.members.state(disk) != Some(MemberState::Active)
+            || self.out_besides(disk) < self.members.parity();
+        if !self.members.leaving().contains(&disk) || !spare || !self.space.take_if_unused(disk) {
             return None;
         }
-        let _turn = self.turn().ok()?;
         self.members.fail(disk, FailReason::TakenOut);
-        self.keeper.remove(disk);
-        self.space.remove_disk(disk);
+        // No batch after this one goes to its log.
+        self.keeper.remove(disk, self.namespace.settled());
         self.namespace.renew_chains();
+        // Nobody else changes anything before it is done.
+        std::mem::forget(turn);
         Some(self.namespace.want_checkpoint())
     }
 
-    fn end(&self, disk: DiskIndex) {
+    fn end(&self, disk: DiskIndex) -> bool {
+        if !self.keeper.is_removed(disk) {
+            return false;
+        }
         self.members.remove(disk);
         self.labels.drop_out(disk);
         self.namespace.note_members();
@@ -278,6 +299,8 @@ impl Removal for Membership {
             log::warn!("the labels do not say yet that disk {disk} was removed: {error}");
         }
         log::warn!("disk {disk} was removed from the pool: nothing is on it any more");
+        drop(Turn(&self.busy));
+        true
     }
 }
 

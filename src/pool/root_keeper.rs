@@ -1,8 +1,8 @@
 //! Roots, completed: what the namespace says of itself, and what only the pool knows: members, epoch,
 //! where replay begins in the rings.
 
-use crate::base::DiskIndex;
 use crate::base::sync::{Arc, Mutex};
+use crate::base::{DiskIndex, Lsn};
 use crate::fleet::{Checkpoint, FleetError, Journal, Mark, MemberState, Members};
 use crate::format::{EpochClaim, MemberEntry, RingHead, Root};
 use crate::namespace::{RootPart, RootWriter};
@@ -10,6 +10,8 @@ use crate::namespace::{RootPart, RootWriter};
 struct State {
     /// All members ever, as the next root says it.
     entries: Vec<MemberEntry>,
+    /// Who is to be removed, and the batch that a root that says so must cover.
+    removals: Vec<(DiskIndex, Lsn)>,
     sequence: u64,
     journal: Option<Arc<Journal>>,
     /// Where replay begins after the last effective root of ours, or recovery's end.
@@ -37,7 +39,8 @@ impl RootKeeper {
         end: Mark,
     ) -> RootKeeper {
         let entries = base.members.clone();
-        let state = State { entries, sequence: highest, journal: None, mark: end };
+        let state =
+            State { entries, removals: Vec::new(), sequence: highest, journal: None, mark: end };
         RootKeeper { checkpoint, members, base, claim, state: Mutex::new(state) }
     }
 
@@ -53,7 +56,8 @@ impl RootKeeper {
 
     /// All members ever, as the next root will say it.
     pub fn entries(&self) -> Vec<MemberEntry> {
-        self.members_now(&self.state.lock().entries)
+        let state = self.state.lock();
+        self.members_now(&state.entries, &state.removals, None)
     }
 
     /// The next root names one more member.
@@ -61,20 +65,38 @@ impl RootKeeper {
         self.state.lock().entries.push(entry);
     }
 
-    /// The next root says that it is none any more.
-    pub fn remove(&self, disk: DiskIndex) {
+    /// Roots that cover this batch say that it is none any more: those before may need its log.
+    pub fn remove(&self, disk: DiskIndex, after: Lsn) {
         let mut state = self.state.lock();
-        for entry in state.entries.iter_mut().filter(|entry| entry.index == disk) {
-            entry.state = crate::format::MemberState::Removed;
-            entry.leaving = false;
+        if !state.removals.iter().any(|(removed, _)| *removed == disk) {
+            state.removals.push((disk, after));
         }
     }
 
-    fn members_now(&self, entries: &[MemberEntry]) -> Vec<MemberEntry> {
+    /// Whether an effective root says so.
+    pub fn is_removed(&self, disk: DiskIndex) -> bool {
+        let state = self.state.lock();
+        let removed = crate::format::MemberState::Removed;
+        state.entries.iter().any(|entry| entry.index == disk && entry.state == removed)
+    }
+
+    /// As a root with this replay LSN says it; None: as of now.
+    fn members_now(
+        &self,
+        entries: &[MemberEntry],
+        removals: &[(DiskIndex, Lsn)],
+        covers: Option<Lsn>,
+    ) -> Vec<MemberEntry> {
         let (now, leaving) = (self.members.all(), self.members.leaving());
         let mut entries = entries.to_vec();
         let removed = crate::format::MemberState::Removed;
         for entry in entries.iter_mut().filter(|entry| entry.state != removed) {
+            let removal = removals.iter().find(|(disk, _)| *disk == entry.index);
+            if removal.is_some_and(|(_, after)| covers.is_some_and(|lsn| lsn >= *after)) {
+                entry.state = removed;
+                entry.leaving = false;
+                continue;
+            }
             entry.leaving = leaving.contains(&entry.index);
             if let Some(member) = now.iter().find(|member| member.index == entry.index) {
                 entry.state = match member.state {
@@ -94,7 +116,7 @@ impl RootWriter for RootKeeper {
     }
 
     fn write_root(&self, part: &RootPart) -> Result<(), FleetError> {
-        let (sequence, journal, mark, entries) = {
+        let (sequence, journal, mark, members) = {
             let mut state = self.state.lock();
             state.sequence += 1;
             let mark = match &state.journal {
@@ -102,7 +124,9 @@ impl RootWriter for RootKeeper {
                 // Recovery: its changes were never logged, the log is empty behind this root.
                 None => Mark { lsn: part.replay_lsn, ..state.mark.clone() },
             };
-            (state.sequence, state.journal.clone(), mark, state.entries.clone())
+            let covers = Some(part.replay_lsn);
+            let members = self.members_now(&state.entries, &state.removals, covers);
+            (state.sequence, state.journal.clone(), mark, members)
         };
         let heads = mark.heads.iter();
         let root = Root {
@@ -113,7 +137,7 @@ impl RootWriter for RootKeeper {
             replay_crc: mark.batch_crc,
             ino_lease: part.ino_lease,
             inodes: part.inodes,
-            members: self.members_now(&entries),
+            members: members.clone(),
             heads: heads.map(|&(disk, position)| RingHead { disk, position }).collect(),
             manifest: part.manifest.clone(),
             space: part.space.clone(),
@@ -123,7 +147,15 @@ impl RootWriter for RootKeeper {
         if let Some(journal) = journal {
             journal.trim(&mark);
         }
-        self.state.lock().mark = mark;
+        let mut state = self.state.lock();
+        state.mark = mark;
+        let removed =
+            members.iter().filter(|entry| entry.state == crate::format::MemberState::Removed);
+        for removed in removed {
+            for entry in state.entries.iter_mut().filter(|entry| entry.index == removed.index) {
+                entry.clone_from(removed);
+            }
+        }
         Ok(())
     }
 }

@@ -76,8 +76,8 @@ pub trait Removal: Send + Sync {
     /// Begins to: the number of the checkpoint with which it is none any more. None if that cannot be
     /// now: something is still on it, or it would be one too many.
     fn begin(&self, disk: DiskIndex) -> Option<u64>;
-    /// That checkpoint took effect.
-    fn end(&self, disk: DiskIndex);
+    /// That checkpoint took effect. False if another one is needed.
+    fn end(&self, disk: DiskIndex) -> bool;
 }
 
 /// Shared with whoever shows it.
@@ -408,17 +408,8 @@ impl Repair {
             let at = self.clock.now() + self.retry;
             self.set_due(at);
             self.retry = (self.retry * 2).min(RETRY_MAX);
-        } else if let Some(&disk) = self.left.first() {
-            match self.removal.begin(disk) {
-                Some(checkpoint) => self.phase = Phase::Removing(disk, checkpoint),
-                // What is on its way there is named, or given up, before long.
-                None => {
-                    // Tables that were replaced are free after the next checkpoint.
-                    self.namespace.want_checkpoint();
-                    let at = self.clock.now() + self.options.look;
-                    self.set_due(at);
-                }
-            }
+        } else if !self.left.is_empty() {
+            self.remove_one();
         }
         log::info!(
             "repair: {objects_done} objects are whole again ({} MiB written), {waiting} wait for disks \
@@ -448,6 +439,21 @@ impl Repair {
         }
     }
 
+    /// Step 5, for the first one that nothing is on any more.
+    fn remove_one(&mut self) {
+        for &disk in &self.left {
+            if let Some(checkpoint) = self.removal.begin(disk) {
+                self.phase = Phase::Removing(disk, checkpoint);
+                return;
+            }
+        }
+        // Tables that were replaced are free after the next checkpoint, and what is on its way to a disk that
+        // leaves is named, or given up, before long.
+        self.namespace.want_checkpoint();
+        let at = self.clock.now() + self.options.look;
+        self.set_due(at);
+    }
+
     fn run_step(&mut self) -> Result<Pace, NamespaceError> {
         self.look_at_members();
         match std::mem::replace(&mut self.phase, Phase::Resting) {
@@ -466,7 +472,10 @@ impl Repair {
             Phase::Narrowing(page, compaction) => self.go_on(page, compaction),
             Phase::Ending => Ok(self.end()),
             Phase::Removing(disk, checkpoint) if self.namespace.checkpoint_is_done(checkpoint) => {
-                self.removal.end(disk);
+                if !self.removal.end(disk) {
+                    self.phase = Phase::Removing(disk, self.namespace.want_checkpoint());
+                    return Ok(Pace::Again);
+                }
                 self.left.retain(|&left| left != disk);
                 if !self.left.is_empty() {
                     let now = self.clock.now();

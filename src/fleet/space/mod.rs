@@ -215,17 +215,19 @@ impl Space {
         state.disks[index] = Some(DiskSpace::new(area, group));
     }
 
-    /// Whether nothing is used, held, or waits to be free on this disk; true if it was not added.
-    pub fn is_unused(&self, disk: DiskIndex) -> bool {
-        self.room(disk).is_none_or(|room| room.free == room.total)
-    }
-
-    /// The disk is no member any more. Panics unless it is unused.
-    pub fn remove_disk(&self, disk: DiskIndex) {
-        assert!(self.is_unused(disk), "nothing is on a disk that is removed");
-        if let Some(space) = self.shared.state.lock().disks.get_mut(disk.as_usize()) {
-            *space = None;
+    /// The disk is to be no member any more: it is taken out if nothing is used, held, or waits to be free
+    /// there. False if something is, and nothing happened; true too if it was not added.
+    pub fn take_if_unused(&self, disk: DiskIndex) -> bool {
+        let mut state = self.shared.state.lock();
+        let Some(place) = state.disks.get_mut(disk.as_usize()) else { return true };
+        let unused = place.as_ref().is_none_or(|space| {
+            let room = room_of(space);
+            room.free == room.total
+        });
+        if unused {
+            *place = None;
         }
+        unused
     }
 
     /// Holds `units` in one run on `disk`; None if there is no room for this level.

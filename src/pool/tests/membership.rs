@@ -7,8 +7,11 @@ use super::files::{content, make, write};
 use super::reclaim::crashed;
 use super::repairs::{compare, fill, machine, options, records, without};
 use crate::base::{Clock, DiskIndex, MIB};
+use crate::fleet::disk::sim::Image;
+use crate::format::Redundancy;
+use crate::pool::assemble::AssembleError;
 use crate::pool::membership::MembershipError;
-use crate::pool::open::{OpenPool, ReadOnly};
+use crate::pool::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
 fn add(machine: &mut SimMachine, pool: &OpenPool) -> DiskIndex {
@@ -216,4 +219,106 @@ fn i5_one_disk_too_many_is_not_taken_out() {
     compare(&pool.namespace, &files);
     drop(membership);
     pool.close().expect("it closes");
+}
+
+fn image(machine: &SimMachine, disk: usize) -> Image {
+    machine.disks[disk].snapshot().live().clone()
+}
+
+fn degraded() -> OpenOptions {
+    let mut options = options();
+    options.assemble.degraded = true;
+    options
+}
+
+/// A disk that one half has got since made the other half's history look as if it could not be one.
+#[test]
+fn r2_two_halves_that_both_went_on_are_not_merged_though_one_has_got_a_disk() {
+    for mounts in 1..4 {
+        let machine = SimMachine::new(mounts, &[256 * MIB; 2]);
+        machine.create(Redundancy::Replica { copies: 2 });
+        let pool = machine.open(options()).expect("it opens");
+        fill(&pool.namespace, 1);
+        pool.close().expect("it closes");
+        let mut other = SimMachine::with_images(1, vec![(1, image(&machine, 1))]);
+        for mount in 0..mounts {
+            let pool = other.open(degraded()).expect("it opens");
+            write(&pool.namespace, make(&pool.namespace, &format!("b{mount}")), 0, b"b");
+            pool.close().expect("it closes");
+            other = without(&other, &[]);
+        }
+        let mut half = SimMachine::with_images(2, vec![(0, image(&machine, 0))]);
+        let pool = half.open(degraded()).expect("it opens");
+        add(&mut half, &pool);
+        write(&pool.namespace, make(&pool.namespace, "a"), 0, b"a");
+        pool.close().expect("it closes");
+        let all = vec![(0, image(&half, 0)), (1, image(&other, 0)), (2, image(&half, 1))];
+        let all = SimMachine::with_images(3, all);
+        let refused = all.open(options()).err();
+        assert!(
+            matches!(refused, Some(OpenError::Assemble(AssembleError::SplitBrain { .. }))),
+            "{mounts}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn r1_nobody_leaves_if_what_is_left_cannot_keep_everything_redundant() {
+    let machine = SimMachine::new(1, &[256 * MIB; 2]);
+    machine.create(Redundancy::Replica { copies: 2 });
+    let pool = machine.open(options()).expect("it opens");
+    let membership = pool.membership.clone().expect("it may be written to");
+    let refused = membership.leave(DiskIndex(0)).expect_err("one copy would be left");
+    assert!(matches!(refused, MembershipError::TooFewLeft { others: 1, need: 2 }), "{refused}");
+    drop(membership);
+    pool.close().expect("it closes");
+}
+
+#[test]
+fn a_disk_that_is_to_stay_stays() {
+    let machine = machine(1, 7);
+    let pool = machine.open(options()).expect("it opens");
+    let files = fill(&pool.namespace, 1);
+    let membership = pool.membership.clone().expect("it may be written to");
+    membership.leave(DiskIndex(2)).expect("it is a member");
+    membership.stay(DiskIndex(2)).expect("it did not go yet");
+    machine.world.run_for(Duration::from_secs(60));
+    assert_eq!(pool.members.len(), 7);
+    is_whole(&pool);
+    compare(&pool.namespace, &files);
+    drop(membership);
+    pool.close().expect("it closes");
+}
+
+/// The chains of a pool whose space map is large name the disk that went, for a while.
+#[test]
+fn a_pool_with_long_chains_mounts_after_a_removal_and_after_every_crash_in_it() {
+    for seed in 0..12 {
+        let mut machine = machine(seed, 7);
+        let mut options = options();
+        options.namespace.chains.whole_bytes = 0;
+        options.namespace.chains.links = 6;
+        options.namespace.chains.growth = 100_000;
+        let mut pool = machine.open(options.clone()).expect("it opens");
+        let files = fill(&pool.namespace, seed);
+        pool.namespace.checkpoint().expect("it has room");
+        pool.membership.as_ref().expect("rw").leave(DiskIndex(4)).expect("it is a member");
+        for round in 0..4u64 {
+            machine.world.run_for(Duration::from_millis(200 + 391 * ((seed * 5 + round) % 13)));
+            let crashed = crashed(&machine, seed * 10 + round);
+            machine.world.clear();
+            drop(pool);
+            machine = crashed;
+            pool = machine.open(options.clone()).expect("it opens after a crash");
+            assert_eq!(pool.read_only, ReadOnly::No, "seed {seed}, crash {round}");
+        }
+        gone(&machine, &pool, DiskIndex(4));
+        is_whole(&pool);
+        pool.close().expect("it closes");
+        let pool = machine.open(options).expect("it opens");
+        assert_eq!(pool.read_only, ReadOnly::No, "seed {seed}");
+        compare(&pool.namespace, &files);
+        is_whole(&pool);
+        pool.close().expect("it closes");
+    }
 }
