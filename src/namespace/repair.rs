@@ -61,8 +61,6 @@ pub struct Lacking {
 pub struct LackingPage {
     /// Those of this page.
     pub found: Vec<Lacking>,
-    /// Records that were looked at.
-    pub looked_at: u64,
     /// Where to go on.
     pub next: Option<ObjectId>,
 }
@@ -261,11 +259,10 @@ impl Tx<'_> {
     fn lacking(&mut self, from: ObjectId) -> Attempt<LackingPage> {
         let end = Key::object(ObjectId(u64::MAX));
         let (entries, more) = self.scan_on(&Key::object(from), &end, PAGE_OBJECTS)?;
-        let mut page = LackingPage { found: Vec::new(), looked_at: 0, next: None };
+        let mut page = LackingPage { found: Vec::new(), next: None };
         let mut last = None;
         for (_, value) in &entries {
             let record = decode(ObjectRecord::decode(value))?;
-            page.looked_at += 1;
             last = Some(record.id);
             let lost = self.core.members.lost_shards(&record);
             if lost > 0 {

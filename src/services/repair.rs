@@ -224,6 +224,7 @@ impl Repair {
 
     fn begin_pass(&mut self) -> Pace {
         self.left_over = false;
+        self.narrowed.clear();
         for (object, bad) in std::mem::take(&mut self.held) {
             bad.into_iter().for_each(|shard| self.namespace.note_bad(object, shard));
         }
@@ -302,7 +303,10 @@ impl Repair {
                     self.narrowed.push_back(lacking);
                 }
                 Ok(Repaired::NoPlace) if !page.noted => self.progress.waiting += 1,
-                Err(NamespaceError::Io(FleetError::Unreadable { .. })) => self.progress.lost += 1,
+                // Of a noted shard it was told by who read it.
+                Err(NamespaceError::Io(FleetError::Unreadable { .. })) => {
+                    self.progress.lost += u64::from(!page.noted);
+                }
                 Ok(Repaired::Busy | Repaired::NoPlace) => self.again(&lacking, bad),
                 Err(error) => {
                     log::warn!("object {} could not be repaired: {error}", lacking.object);
@@ -339,33 +343,33 @@ impl Repair {
         lacking.margin <= 0 || !self.left.is_empty()
     }
 
-    /// Step 3, for some of the objects that no disk is left for. None if there is no room for that.
+    /// Step 3, for the next of the objects that no disk is left for and that there is room for. None if
+    /// there are none left.
     fn narrow(&mut self) -> Option<Compaction> {
-        let mut bytes = 0;
-        let fits = self.narrowed.iter().take_while(|lacking| {
-            bytes += lacking.length;
-            bytes <= self.namespace.compaction_bytes()
-        });
-        let count = fits.count().max(1).min(self.narrowed.len());
-        let some: Vec<Lacking> = self.narrowed.drain(..count).collect();
-        if some.is_empty() {
-            return None;
-        }
-        let victims: Vec<ObjectId> = some.iter().map(|lacking| lacking.object).collect();
-        match self.namespace.begin_rewrite(&victims) {
-            Ok(Some(compaction)) => {
-                // Who was passed over is met again.
-                self.left_over |= compaction.objects() < some.len();
-                self.progress.objects_done += compaction.objects() as u64;
-                if compaction.objects() == some.len() {
-                    self.progress.bytes_done += some.iter().map(|one| one.bytes).sum::<u64>();
+        while !self.narrowed.is_empty() {
+            let mut bytes = 0;
+            let fits = self.narrowed.iter().take_while(|lacking| {
+                bytes += lacking.length;
+                bytes <= self.namespace.compaction_bytes()
+            });
+            let count = fits.count().max(1);
+            let some: Vec<Lacking> = self.narrowed.drain(..count).collect();
+            let victims: Vec<ObjectId> = some.iter().map(|lacking| lacking.object).collect();
+            match self.namespace.begin_rewrite(&victims) {
+                Ok(Some(compaction)) => {
+                    // Who was passed over is met again.
+                    self.left_over |= compaction.objects() < some.len();
+                    self.progress.objects_done += compaction.objects() as u64;
+                    if compaction.objects() == some.len() {
+                        self.progress.bytes_done += some.iter().map(|one| one.bytes).sum::<u64>();
+                    }
+                    return Some(compaction);
                 }
-                return Some(compaction);
-            }
-            Ok(None) => self.left_over = true,
-            Err(error) => {
-                log::warn!("{} objects could not be written narrower: {error}", some.len());
-                self.progress.waiting += some.len() as u64;
+                Ok(None) => self.left_over = true,
+                Err(error) => {
+                    log::warn!("{} objects could not be written narrower: {error}", some.len());
+                    self.progress.waiting += some.len() as u64;
+                }
             }
         }
         None
@@ -404,7 +408,7 @@ impl Repair {
         self.progress.waiting += lacking;
         self.progress.running = false;
         let RepairProgress { objects_done, bytes_done, waiting, lost, .. } = self.progress;
-        if self.left_over || waiting > 0 {
+        if self.left_over || waiting > 0 || (lost > 0 && !self.left.is_empty()) {
             let at = self.clock.now() + self.retry;
             self.set_due(at);
             self.retry = (self.retry * 2).min(RETRY_MAX);
@@ -433,8 +437,14 @@ impl Repair {
         if news {
             self.retry = RETRY;
             self.due = Some(now);
-            if !matches!(self.phase, Phase::Narrowing(..) | Phase::Removing(..)) {
-                self.phase = Phase::Resting;
+            if matches!(self.phase, Phase::Narrowing(..) | Phase::Removing(..)) {
+                return;
+            }
+            if let Phase::Settling(page, _) | Phase::Repairing(page) =
+                std::mem::replace(&mut self.phase, Phase::Resting)
+            {
+                let noted = page.left.into_iter().filter(|(_, bad)| !bad.is_empty());
+                self.held.extend(noted.map(|(lacking, bad)| (lacking.object, bad)));
             }
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::checks::checked;
 use super::files::{content, make, write};
 use super::reclaim::crashed;
-use super::repairs::{Files, compare, machine, options, records};
+use super::repairs::{Files, compare, machine, options, overwrite, records};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::{Clock, DiskIndex, Event, Ino, ObjectId, Pace, Random, ShardIndex, Task};
@@ -173,7 +173,8 @@ fn i5_no_room_for_narrower_objects_keeps_no_other_from_being_repaired() {
     let small = lacking.iter().filter(|record| record.length < 1 << 20).count();
     assert_eq!(small, 0, "the third disk has room for these");
     let progress = *pool.repair.lock();
-    assert!(progress.waiting > 0, "that is told: {progress:?}");
+    let waiting = lacking.len() as u64;
+    assert!(waiting > 0 && progress.waiting == waiting, "that is told: {waiting}, {progress:?}");
     pool.close().expect("it closes");
 }
 
@@ -283,15 +284,7 @@ fn live(
             _ => {
                 *number += 1;
                 let bytes = content(*number, random.below(4 << 20) as usize + 1);
-                let ino = match files.contains_key(&name) {
-                    true => namespace.lookup(Ino::ROOT, name.as_bytes()).expect("there").ino,
-                    false => make(namespace, &name),
-                };
-                write(namespace, ino, 0, &bytes);
-                namespace.forget(ino, 1);
-                let old = files.entry(name).or_default();
-                old.resize(old.len().max(bytes.len()), 0);
-                old[..bytes.len()].copy_from_slice(&bytes);
+                overwrite(namespace, files, name, &bytes);
             }
         }
         if random.below(3) == 0 {

@@ -51,6 +51,19 @@ pub(super) fn fill(namespace: &Namespace, seed: u64) -> Files {
     files
 }
 
+/// Writes the beginning of a file, old or new.
+pub(super) fn overwrite(namespace: &Namespace, files: &mut Files, name: String, bytes: &[u8]) {
+    let ino = match files.contains_key(&name) {
+        true => namespace.lookup(Ino::ROOT, name.as_bytes()).expect("it is there").ino,
+        false => make(namespace, &name),
+    };
+    write(namespace, ino, 0, bytes);
+    namespace.forget(ino, 1);
+    let old = files.entry(name).or_default();
+    old.resize(old.len().max(bytes.len()), 0);
+    old[..bytes.len()].copy_from_slice(bytes);
+}
+
 pub(super) fn compare(namespace: &Namespace, files: &Files) {
     for (name, bytes) in files {
         let ino = namespace.lookup(Ino::ROOT, name.as_bytes()).expect("it is there").ino;
@@ -189,16 +202,7 @@ fn r20_what_users_do_meanwhile_stands() {
                 }
                 _ => {
                     let bytes = content(round, random.below(3 << 20) as usize + 1);
-                    let ino = match files.contains_key(&name) {
-                        true => namespace.lookup(Ino::ROOT, name.as_bytes()).expect("there").ino,
-                        false => make(namespace, &name),
-                    };
-                    write(namespace, ino, 0, &bytes);
-                    namespace.forget(ino, 1);
-                    let old = files.entry(name).or_default();
-                    let kept = old.len().max(bytes.len());
-                    old.resize(kept, 0);
-                    old[..bytes.len()].copy_from_slice(&bytes);
+                    overwrite(namespace, &mut files, name, &bytes);
                 }
             }
             if random.below(4) == 0 {
