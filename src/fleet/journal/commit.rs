@@ -353,7 +353,7 @@ impl Journal {
             .filter(|leg| !leg.open.is_empty() || leg.is_durable())
             .map(|leg| leg.disk)
             .collect();
-        let candidates: Vec<DiskIndex> = {
+        let candidates: Vec<(DiskIndex, bool)> = {
             let state = self.state.lock();
             let usable = state.rings.iter().filter(|ring| {
                 ring.in_rotation
@@ -362,7 +362,9 @@ impl Journal {
                     && ring.is_in_sight()
                     && ring.has_room(Level::Internal, bytes)
             });
-            usable.map(|ring| ring.disk).collect()
+            // What is kept for making room is taken last: rings that the others were spared for would be full
+            // when those are lost.
+            usable.map(|ring| (ring.disk, !ring.has_room(Level::User, bytes))).collect()
         };
         let cap = self.members().parity().max(1);
         let crowded = |disk: DiskIndex| {
@@ -372,7 +374,10 @@ impl Journal {
         };
         candidates
             .into_iter()
-            .min_by_key(|&disk| (crowded(disk), self.context.heat.wait(disk, bytes), disk))
+            .min_by_key(|&(disk, full)| {
+                (crowded(disk), full, self.context.heat.wait(disk, bytes), disk)
+            })
+            .map(|(disk, _)| disk)
     }
 
     fn write_copy(&self, pending: &mut Pending, payload: &[u8], disk: DiskIndex) {

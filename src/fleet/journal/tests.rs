@@ -622,3 +622,19 @@ fn i5_a_hung_ring_does_not_stop_a_mount() {
     assert_eq!(replay.unread.len(), 2);
     assert!(replay.is_sound(2, &ALL) && !replay.is_sound(1, &ALL));
 }
+
+/// The quickest disks took all copies until they were full; with two of the others lost, too few had room.
+#[test]
+fn i5_the_loss_of_disks_that_were_spared_leaves_room_for_the_next_batch() {
+    let bench = Bench::new(29, 8, 2);
+    let journal = bench.journal(&ZERO);
+    let mut lsn = 0;
+    while journal.room(Level::User, MIB as usize) {
+        lsn += 1;
+        append(&journal, lsn..=lsn, MIB as usize);
+    }
+    for disk in [6, 7] {
+        bench.members.fail(DiskIndex(disk), crate::fleet::FailReason::Gone);
+    }
+    append(&journal, lsn + 1..=lsn + 2, MIB as usize);
+}
