@@ -209,7 +209,8 @@ impl Journal {
     }
 
     /// How full the log is, in percent: the fullest ring among those that the next batch would take
-    /// if it took the emptiest. At 50 flushing starts [R10].
+    /// if it took the emptiest of those that are left when the m emptiest are lost. At 50 flushing
+    /// starts [R10].
     pub fn fill_percent(&self) -> u64 {
         let active = self.members().active();
         let state = self.state.lock();
@@ -217,7 +218,7 @@ impl Journal {
         let mut fill: Vec<u64> = rings.map(Ring::percent).collect();
         drop(state);
         fill.sort_unstable();
-        let index = self.context.quorum.wish().saturating_sub(1);
+        let index = (self.context.quorum.wish() + self.members().parity()).saturating_sub(1);
         fill.get(index).or(fill.last()).copied().unwrap_or(100)
     }
 

@@ -627,12 +627,21 @@ fn i5_a_hung_ring_does_not_stop_a_mount() {
 #[test]
 fn i5_the_loss_of_disks_that_were_spared_leaves_room_for_the_next_batch() {
     let bench = Bench::new(29, 8, 2);
+    for disk in &bench.disks[4..] {
+        disk.set_slow(20.0);
+    }
     let journal = bench.journal(&ZERO);
     let mut lsn = 0;
     while journal.room(Level::User, MIB as usize) {
         lsn += 1;
         append(&journal, lsn..=lsn, MIB as usize);
+        let quick = journal.state.lock().rings[0].percent();
+        assert!(
+            journal.fill_percent() >= quick.min(50),
+            "{quick} % in those that are left when two go"
+        );
     }
+    assert!(lsn > 10, "rings hold more than {lsn} batches");
     for disk in [6, 7] {
         bench.members.fail(DiskIndex(disk), crate::fleet::FailReason::Gone);
     }
