@@ -18,8 +18,8 @@
 
 use crate::base::Ino;
 use crate::namespace::{
-    Allocate, Attr, Caller, DirEntry, NamespaceError, NewInode, RenameMode, Seek, SetAttr, Statfs,
-    XattrMode,
+    Allocate, Attr, Caller, DirEntry, NamespaceError, NewInode, ReadBuffer, RenameMode, Seek,
+    SetAttr, Statfs, XattrMode,
 };
 
 /// What an operation returns.
@@ -131,7 +131,7 @@ pub trait FileSystem: Send + Sync {
         handle: Handle,
         offset: u64,
         size: u32,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> FsResult<()>;
     /// Writes all of `data` at `offset`; returns its length. Waits while the write buffer is full.
     fn write(

@@ -45,7 +45,7 @@ use crate::base::sync::Arc;
 use crate::base::units::MIB;
 use crate::base::{Ino, UNIT_BYTES};
 use crate::namespace::{
-    Attr, Caller, FileKind, NamespaceError, NewInode, RenameMode, SetAttr, SetTime,
+    Attr, Caller, FileKind, NamespaceError, NewInode, ReadBuffer, RenameMode, SetAttr, SetTime,
 };
 
 /// How long the kernel may keep names and attributes.
@@ -154,7 +154,7 @@ impl Kernel {
 
 thread_local! {
     /// Reused by each worker for every read: pages that are touched once, not once a request.
-    static READ_BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    static READ_BUFFER: std::cell::RefCell<ReadBuffer> = std::cell::RefCell::default();
 }
 
 impl Filesystem for Kernel {
@@ -375,14 +375,14 @@ impl Filesystem for Kernel {
         reply: ReplyData,
     ) {
         READ_BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
             match self.fs.read(ino(inode), handle_in(handle), offset, size, buffer) {
-                Ok(()) => reply.data(&buffer[..buffer.len().min(size as usize)]),
+                Ok(()) => {
+                    let bytes = buffer.bytes();
+                    reply.data(&bytes[..bytes.len().min(size as usize)]);
+                }
                 Err(error) => reply.error(errno(&error)),
             }
-            if buffer.capacity() as u64 > 2 * MIB {
-                *buffer = Vec::new();
-            }
+            buffer.clear(2 * MIB as usize);
         });
     }
 

@@ -14,8 +14,8 @@ use crate::base::sync::{Arc, Mutex, MutexGuard};
 use crate::base::units::GIB;
 use crate::base::{Clock, Ino, UNIT_BYTES, WallTime};
 use crate::namespace::{
-    Allocate, Attr, Caller, DirEntry, FileKind, NamespaceError, NewInode, RenameMode, Seek,
-    SetAttr, SetTime, Statfs, XattrMode,
+    Allocate, Attr, Caller, DirEntry, FileKind, NamespaceError, NewInode, ReadBuffer, RenameMode,
+    Seek, SetAttr, SetTime, Statfs, XattrMode,
 };
 
 /// Whether files keep what is written.
@@ -507,7 +507,7 @@ impl FileSystem for MemoryFileSystem {
         _: Handle,
         offset: u64,
         size: u32,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> FsResult<()> {
         count(&self.asked.reads);
         let tree = self.tree();
@@ -516,11 +516,11 @@ impl FileSystem for MemoryFileSystem {
         let length = end.saturating_sub(offset) as usize;
         match (&node.body, self.contents) {
             (Body::File(bytes), Contents::Kept) if length > 0 => {
-                into.extend_from_slice(&bytes[offset as usize..end as usize]);
+                into.append(&bytes[offset as usize..end as usize]);
             }
             (Body::File(_), _) => {
                 drop(tree);
-                into.resize(length, 0);
+                into.append_zeros(length);
             }
             _ => return Err(NamespaceError::Invalid),
         }
@@ -684,10 +684,10 @@ impl FileSystem for MemoryFileSystem {
     }
 
     fn copy_file_range(&self, from: CopyEnd, to: CopyEnd, length: u64, _: Caller) -> FsResult<u64> {
-        let mut data = Vec::new();
+        let mut data = ReadBuffer::default();
         let length = length.min(256 * UNIT_BYTES) as u32;
         self.read(from.ino, from.handle, from.offset, length, &mut data)?;
-        self.write(to.ino, to.handle, to.offset, &data, WriteMode::default()).map(u64::from)
+        self.write(to.ino, to.handle, to.offset, data.bytes(), WriteMode::default()).map(u64::from)
     }
 
     fn sync(&self) -> FsResult<()> {

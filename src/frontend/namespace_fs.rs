@@ -3,8 +3,8 @@
 use super::file_system::{CopyEnd, FileSystem, FsResult, Handle, OpenMode, WriteMode};
 use crate::base::{Ino, MIB};
 use crate::namespace::{
-    Allocate, Attr, Caller, DirEntry, FileKind, Namespace, NamespaceError, NewInode, RenameMode,
-    Seek, SetAttr, Statfs, XattrMode,
+    Allocate, Attr, Caller, DirEntry, FileKind, Namespace, NamespaceError, NewInode, ReadBuffer,
+    RenameMode, Seek, SetAttr, Statfs, XattrMode,
 };
 
 /// Bytes of one step of a copy inside the daemon.
@@ -108,9 +108,9 @@ impl FileSystem for Namespace {
         _handle: Handle,
         offset: u64,
         size: u32,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> FsResult<()> {
-        Namespace::read(self, ino, offset, size, into)
+        Namespace::read_shared(self, ino, offset, size, into)
     }
 
     fn write(

@@ -37,6 +37,7 @@ mod orphan;
 mod overlay;
 mod pack;
 mod read;
+mod read_buffer;
 mod readdir;
 mod recover;
 mod rename;
@@ -60,6 +61,7 @@ pub use checkpointer::{CheckpointParts, RootPart, RootWriter};
 pub use compact::{Compacted, Compaction, DENSE_PERCENT, ObjectUse, Room};
 pub use core::{Fleet, Options, Origin};
 pub use error::{FleetError, NamespaceError};
+pub use read_buffer::ReadBuffer;
 pub use repair::{Lacking, LackingPage, Repaired};
 pub use types::*;
 pub use verify::{ObjectHealth, Unkeyed};
@@ -169,6 +171,20 @@ impl Namespace {
 
     /// Appends the file's bytes of `offset ..` to `into`: `size`, fewer only at its end.
     pub fn read(&self, ino: Ino, offset: u64, size: u32, into: &mut Vec<u8>) -> Result<()> {
+        let mut buffer = ReadBuffer::from(std::mem::take(into));
+        let result = self.core.read(ino, offset, size, &mut buffer);
+        *into = buffer.into();
+        result
+    }
+
+    /// As `read`, without a copy where that can be.
+    pub fn read_shared(
+        &self,
+        ino: Ino,
+        offset: u64,
+        size: u32,
+        into: &mut ReadBuffer,
+    ) -> Result<()> {
         self.core.read(ino, offset, size, into)
     }
 

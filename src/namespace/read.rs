@@ -13,6 +13,7 @@ use super::cache::Shard;
 use super::core::Core;
 use super::error::NamespaceError;
 use super::overlay::{Bytes, Source};
+use super::read_buffer::ReadBuffer;
 use super::tx::{Attempt, Tx, decode};
 use super::types::FileKind;
 use super::written::Written;
@@ -61,9 +62,9 @@ impl Core {
         ino: Ino,
         offset: u64,
         size: u32,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> Result<(), NamespaceError> {
-        let base = into.len();
+        let base = into.bytes().len();
         let mut attempt = 0;
         let stale = loop {
             attempt += 1;
@@ -90,15 +91,15 @@ impl Core {
         ino: Ino,
         offset: u64,
         size: u32,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> Result<bool, NamespaceError> {
         let plan = self.look(|tx| tx.plan_read(ino, offset, u64::from(size)))?;
         self.prefetch(plan.ahead);
         for (range, part) in &plan.parts {
             let length = (range.end - range.start) as usize;
             match part {
-                Part::Memory(bytes) => into.extend_from_slice(bytes.slice(length as u64)),
-                Part::Zeros => into.resize(into.len() + length, 0),
+                Part::Memory(bytes) => into.append(bytes.slice(length as u64)),
+                Part::Zeros => _ = into.append_zeros(length),
                 Part::Object { object, object_offset, extent_bytes } => {
                     let whole = plan.stream && self.is_worth_whole(object, *extent_bytes);
                     self.read_object(object, *object_offset, length, whole, into)?;
@@ -136,7 +137,7 @@ impl Core {
         offset: u32,
         length: usize,
         whole: bool,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> Result<(), NamespaceError> {
         let record = &object.record;
         if self.copy_cached(record, offset, length, into) {
@@ -148,10 +149,8 @@ impl Core {
         {
             return Ok(());
         }
-        let base = into.len();
-        into.resize(base + length, 0);
         let range = offset..offset + length as u32;
-        let target = &mut into[base..];
+        let target = into.append_zeros(length);
         let result = match &object.written {
             Some(written) => {
                 let lists: &[Checksums] = written.checksums();
@@ -191,7 +190,7 @@ impl Core {
         record: &ObjectRecord,
         offset: u32,
         length: usize,
-        into: &mut Vec<u8>,
+        into: &mut ReadBuffer,
     ) -> bool {
         copy_shards(record, offset, length, into, |shard| self.cache.get(record.id, shard as u8))
     }
@@ -202,22 +201,21 @@ fn copy_shards(
     record: &ObjectRecord,
     offset: u32,
     length: usize,
-    into: &mut Vec<u8>,
+    into: &mut ReadBuffer,
     shard_of: impl Fn(usize) -> Option<Shard>,
 ) -> bool {
     let shard_bytes = record.shard_bytes as usize;
-    let base = into.len();
+    let base = into.bytes().len();
     let mut done = 0;
     while done < length {
         let at = offset as usize + done;
-        let shard = shard_of(at / shard_bytes);
-        let rest = shard.as_ref().and_then(|shard| shard.get(at % shard_bytes..));
-        let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+        let from = at % shard_bytes;
+        let Some(shard) = shard_of(at / shard_bytes).filter(|shard| shard.len() > from) else {
             into.truncate(base);
             return false;
         };
-        let count = rest.len().min(length - done);
-        into.extend_from_slice(&rest[..count]);
+        let count = (shard.len() - from).min(length - done);
+        into.append_shard(shard, from..from + count);
         done += count;
     }
     true

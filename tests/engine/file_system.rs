@@ -9,8 +9,8 @@ use isotherm::frontend::{FileSystem, Handle, OpenMode, WriteMode};
 use isotherm::model;
 use isotherm::model::{Body, Kind, Name, New, Refusal, Rename, Reserve, SetAttr, Subject};
 use isotherm::namespace::{
-    Allocate, Attr, Caller, DirEntry, FileKind, NamespaceError, NewInode, RenameMode, Seek,
-    SetTime, XattrMode,
+    Allocate, Attr, Caller, DirEntry, FileKind, NamespaceError, NewInode, ReadBuffer, RenameMode,
+    Seek, SetTime, XattrMode,
 };
 
 use super::shelf::Mishap;
@@ -71,10 +71,10 @@ impl<G: Ground> FileSystemTarget<G> {
 
     fn read_file(&mut self, ino: Ino, offset: u64, length: u64) -> Reply<Vec<u8>> {
         self.with_file(ino, false, |fs, handle| {
-            let mut bytes = Vec::new();
+            let mut buffer = ReadBuffer::default();
             let size = u32::try_from(length).expect("reads are small");
-            fs.read(ino, handle, offset, size, &mut bytes)?;
-            Ok(bytes)
+            fs.read(ino, handle, offset, size, &mut buffer)?;
+            Ok(buffer.into())
         })
     }
 

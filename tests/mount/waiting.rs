@@ -10,7 +10,8 @@ use isotherm::base::sync::{Arc, Condvar, Mutex};
 use isotherm::frontend::file_system::{CopyEnd, FileSystem, FsResult, Handle, OpenMode, WriteMode};
 use isotherm::frontend::memory::{Contents, MemoryFileSystem};
 use isotherm::namespace::{
-    Allocate, Attr, Caller, DirEntry, NewInode, RenameMode, Seek, SetAttr, Statfs, XattrMode,
+    Allocate, Attr, Caller, DirEntry, NewInode, ReadBuffer, RenameMode, Seek, SetAttr, Statfs,
+    XattrMode,
 };
 
 use crate::harness::{Mounted, memory};
@@ -75,7 +76,7 @@ impl FileSystem for Full {
         open(ino: Ino, mode: OpenMode, caller: Caller) -> FsResult<Handle>;
         create(parent: Ino, name: &[u8], new: &NewInode, mode: OpenMode, caller: Caller)
             -> FsResult<(Attr, Handle)>;
-        read(ino: Ino, handle: Handle, offset: u64, size: u32, into: &mut Vec<u8>) -> FsResult<()>;
+        read(ino: Ino, handle: Handle, offset: u64, size: u32, into: &mut ReadBuffer) -> FsResult<()>;
         flush(ino: Ino, handle: Handle) -> FsResult<()>;
         release(ino: Ino, handle: Handle) -> FsResult<()>;
         fsync(ino: Ino, handle: Handle, data_only: bool) -> FsResult<()>;
