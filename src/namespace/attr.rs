@@ -49,8 +49,8 @@ impl Core {
     /// Gives kernel references back.
     pub(super) fn forget(&self, ino: Ino, references: u64) {
         let mut state = self.state.lock();
-        let Some(inode) = state.inodes.get_mut(&ino) else { return };
-        inode.references = inode.references.saturating_sub(references);
+        let known = state.known_mut(ino);
+        known.references = known.references.saturating_sub(references);
         drop(state);
         self.check_unused(ino);
     }
@@ -63,8 +63,17 @@ impl Tx<'_> {
 
     /// The kernel holds one reference more. The last step of an operation.
     pub(super) fn refer(&mut self, ino: Ino, parent: Ino) {
-        let inode = self.state.inode_mut(ino);
-        inode.references += 1;
-        inode.parent_hint = parent.0;
+        let known = self.state.known_mut(ino);
+        known.references += 1;
+        known.parent_hint = parent.0;
+    }
+}
+
+#[cfg(test)]
+impl super::Namespace {
+    /// How many inodes are in use, and how many more the kernel knows.
+    pub(crate) fn inodes_in_memory(&self) -> (usize, usize) {
+        let state = self.core.state.lock();
+        (state.inodes.len(), state.known.len())
     }
 }

@@ -8,7 +8,7 @@ use super::chain::ChainLimits;
 use super::error::NamespaceError;
 use super::handles::Handles;
 use super::index::{Index, Pressure};
-use super::inode_state::InodeState;
+use super::inode_state::{InodeState, Known};
 use super::open_batch::OpenBatch;
 use super::repair::BadShards;
 use super::stream::Streams;
@@ -130,6 +130,8 @@ pub(super) struct State {
     pub(super) checkpoint_wanted: u64,
     pub(super) checkpoint_done: u64,
     pub(super) inodes: HashMap<Ino, InodeState>,
+    /// Inodes that the kernel knows and that are not in `inodes`.
+    pub(super) known: HashMap<Ino, Known>,
     /// Inodes with an overlay, by the moment the oldest change came in.
     pub(super) dirty: BTreeSet<(Ticks, Ino)>,
     /// Objects that flushes have written and that somebody still holds (`written`): not to be freed as
@@ -221,7 +223,26 @@ impl State {
 
     /// The entry of an inode, made if there is none.
     pub(super) fn inode_mut(&mut self, ino: Ino) -> &mut InodeState {
-        self.inodes.entry(ino).or_default()
+        self.inodes.entry(ino).or_insert_with(|| {
+            let known = self.known.remove(&ino).unwrap_or_default();
+            InodeState { known, ..InodeState::default() }
+        })
+    }
+
+    /// How the kernel knows an inode, to be changed.
+    pub(super) fn known_mut(&mut self, ino: Ino) -> &mut Known {
+        match self.inodes.get_mut(&ino) {
+            Some(inode) => &mut inode.known,
+            None => self.known.entry(ino).or_default(),
+        }
+    }
+
+    /// Neither the kernel nor a handle refers to it.
+    pub(super) fn is_unused(&self, ino: Ino) -> bool {
+        match self.inodes.get(&ino) {
+            Some(inode) => inode.known.references == 0 && inode.opens == 0,
+            None => self.known.get(&ino).is_none_or(|known| known.references == 0),
+        }
     }
 
     /// An inode record entered the batch: what users see in memory is that now.
@@ -259,7 +280,6 @@ impl State {
         inode.overlay.logged(lsn);
         inode.cut_seq = inode.overlay.seq();
         inode.settled = inode.cut_seq;
-        inode.cut_lsn = lsn;
         inode.unlogged = false;
         if inode.overlay.is_empty() {
             inode.record = None;
@@ -280,7 +300,7 @@ impl State {
 
     /// The inode has unwritten changes since `now` at the latest.
     pub(super) fn mark_dirty(&mut self, ino: Ino, now: Ticks) {
-        let inode = self.inodes.entry(ino).or_default();
+        let inode = self.inode_mut(ino);
         if inode.dirty_since.is_none() {
             inode.dirty_since = Some(now);
             self.dirty.insert((now, ino));
@@ -288,8 +308,13 @@ impl State {
     }
 
     pub(super) fn drop_if_idle(&mut self, ino: Ino) {
-        if self.inodes.get(&ino).is_some_and(InodeState::is_idle) {
-            self.inodes.remove(&ino);
+        if self.inodes.get(&ino).is_some_and(InodeState::is_idle)
+            && let Some(inode) = self.inodes.remove(&ino)
+        {
+            self.known.insert(ino, inode.known);
+        }
+        if self.known.get(&ino).is_some_and(|known| known.references == 0) {
+            self.known.remove(&ino);
         }
     }
 
@@ -305,6 +330,8 @@ impl State {
                 "inode {ino}: dirty exactly if the index is behind"
             );
         }
+        let twice = |ino: &&Ino| self.inodes.contains_key(ino);
+        assert!(!self.known.keys().any(|ino| twice(&ino)), "how it is known is said once");
         assert_eq!(bytes, self.dirty_bytes, "dirty memory is counted exactly [R27]");
         assert!(self.durable < self.open.lsn, "the open batch is not durable");
         assert!(self.next_ino <= self.ino_lease, "R5: inode numbers come from a lease");

@@ -26,7 +26,7 @@ use super::overlay::{After, Content, OverlayPiece};
 use super::tx::{Attempt, Effect, Stop, Tx};
 use super::written::Written;
 use crate::base::sync::Arc;
-use crate::base::{Ino, Lsn};
+use crate::base::Ino;
 use crate::format::{Change, InodeRecord};
 
 /// Extents of the index that one transaction touches at most: some 100 KiB of changes [R19].
@@ -291,18 +291,11 @@ pub(super) fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
 }
 
 impl State {
-    /// A flush's cut is in batch `lsn`.
-    pub(super) fn flush_cut_applied(
-        &mut self,
-        ino: Ino,
-        point: u64,
-        record: Box<InodeRecord>,
-        lsn: Lsn,
-    ) {
+    /// A flush's cut is in the open batch.
+    pub(super) fn flush_cut_applied(&mut self, ino: Ino, point: u64, record: Box<InodeRecord>) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
         self.dirty_bytes -= inode.overlay.remove_through(point);
         inode.long_work = None;
-        inode.cut_lsn = lsn;
         inode.settled = inode.settled.max(point);
         if inode.overlay.is_empty() && inode.overlay.seq() == point {
             inode.record = None;

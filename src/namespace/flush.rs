@@ -242,7 +242,7 @@ impl Core {
         if chosen.is_empty() {
             return None;
         }
-        chosen.sort_by_key(|ino| (state.inodes[ino].parent_hint, *ino));
+        chosen.sort_by_key(|ino| (state.inodes[ino].known.parent_hint, *ino));
         let inodes = chosen
             .into_iter()
             .map(|ino| {

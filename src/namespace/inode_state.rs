@@ -3,15 +3,25 @@
 use super::long_cut::LongWork;
 use super::overlay::Overlay;
 use super::stream::ReadingHead;
-use crate::base::{Lsn, Ticks};
+use crate::base::Ticks;
 use crate::format::InodeRecord;
 
-/// In-core state of one inode. Exists while the kernel holds a reference, while it is open, or while
-/// its overlay is not empty; everything else about it is in the index.
-#[derive(Default)]
-pub(super) struct InodeState {
+/// How the kernel knows an inode. It keeps millions that nobody uses, as long as it has memory; of each of
+/// those this is all that is in ours.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Known {
     /// References the kernel holds (lookups not yet forgotten).
     pub(super) references: u64,
+    /// Directory it was last reached through, so that neighbours are packed together.
+    pub(super) parent_hint: u64,
+}
+
+/// In-core state of one inode. Exists while it is open or flushed, or while its overlay is not empty;
+/// everything else about it is in the index.
+#[derive(Default)]
+pub(super) struct InodeState {
+    /// How the kernel knows it.
+    pub(super) known: Known,
     /// Open handles.
     pub(super) opens: u32,
     /// The inode as its users see it, if that is newer than what the index says.
@@ -26,16 +36,12 @@ pub(super) struct InodeState {
     pub(super) cut_seq: u64,
     /// Everything up to this point of the overlay's history is in a cut.
     pub(super) settled: u64,
-    /// The batch of the last cut: fsync waits for it when there is nothing newer.
-    pub(super) cut_lsn: Lsn,
     /// A flush of this inode is running; a second one waits or goes elsewhere.
     pub(super) flushing: bool,
     /// The last flush of it ended before its cut: the open batch was full.
     pub(super) cut_waits: bool,
     /// A cut of it that takes several transactions is under way.
     pub(super) long_work: Option<LongWork>,
-    /// Directory it was last reached through, so that neighbours are packed together.
-    pub(super) parent_hint: u64,
     /// How it is read.
     pub(super) reading: ReadingHead,
 }
@@ -46,8 +52,8 @@ impl InodeState {
         self.record.is_none() && self.overlay.is_empty()
     }
 
-    /// Nobody would miss this entry.
+    /// Nobody would miss this entry, but for how the kernel knows the inode.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_clean() && self.references == 0 && self.opens == 0 && !self.flushing
+        self.is_clean() && self.opens == 0 && !self.flushing
     }
 }

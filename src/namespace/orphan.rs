@@ -24,19 +24,11 @@ impl Core {
     /// If the inode has no name and no user left, it is handed to the reaper.
     pub(super) fn check_unused(&self, ino: Ino) {
         let mut state = self.state.lock();
-        let unused = match state.inodes.get(&ino) {
-            Some(inode) => inode.references == 0 && inode.opens == 0,
-            None => true,
-        };
-        if !unused {
-            return;
-        }
-        if state.orphans.remove(&ino) {
+        if state.is_unused(ino) && state.orphans.remove(&ino) {
             state.reap.insert(ino);
             self.reap_event.notify();
-        } else {
-            state.drop_if_idle(ino);
         }
+        state.drop_if_idle(ino);
     }
 
     /// Notes all intents in the index, at mount.

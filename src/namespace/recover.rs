@@ -138,6 +138,7 @@ impl Recovery {
             checkpoint_wanted: 0,
             checkpoint_done: 0,
             inodes: HashMap::new(),
+            known: HashMap::new(),
             dirty: BTreeSet::new(),
             in_flush: HashSet::new(),
             dirty_bytes: 0,
@@ -380,7 +381,6 @@ impl Recovery {
         let after = After { size: offset + data.len() as u64, ..After::default() };
         inode.overlay.write_logged(offset, data.to_vec(), lsn, after);
         inode.cut_seq = inode.overlay.seq();
-        inode.cut_lsn = lsn;
         state.dirty_bytes = state.dirty_bytes + inode.overlay.data_bytes() - before;
     }
 

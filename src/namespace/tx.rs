@@ -425,7 +425,7 @@ impl Tx<'_> {
             match effect {
                 Effect::InlineCut(ino) => state.inline_cut_applied(ino, lsn),
                 Effect::FlushCut { ino, point, record } => {
-                    state.flush_cut_applied(ino, point, record, lsn);
+                    state.flush_cut_applied(ino, point, record);
                 }
                 Effect::Handover { ino, point, ranges, allocated } => {
                     state.handover_applied(ino, point, ranges, allocated);

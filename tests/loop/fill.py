@@ -4,8 +4,10 @@
     fill.py fill DIR PREFIX BYTES      files of BYTES until ENOSPC; prints how many bytes were accepted
     fill.py check DIR                  every file is whole and right; prints how many there are
     fill.py thin DIR                   deletes every second file; prints how many bytes that were
-    fill.py overwrite FILE MIB TIMES   one file, written TIMES times at random in blocks of 64 KiB, and checked;
-                                       prints how many bytes were written
+    fill.py overwrite FILE MIB TIMES ORDER
+                                       one file, written TIMES times in blocks of 64 KiB, `in-order` or at `random`
+                                       (the first time in order), synced every 64 MiB, and checked; prints how many
+                                       bytes were written
 
 Exit status 1 and one line that says what is wrong.
 """
@@ -17,6 +19,7 @@ import random
 import sys
 
 BLOCK = 64 << 10
+SYNCED = 64 << 20
 
 
 def content(name, length):
@@ -84,7 +87,7 @@ def thin(directory):
     print(freed)
 
 
-def overwrite(path, mib, times):
+def overwrite(path, mib, times, order):
     blocks = mib * (1 << 20) // BLOCK
     versions = [0] * blocks
     draw = random.Random(int(os.environ.get("SEED", "1")))
@@ -95,7 +98,7 @@ def overwrite(path, mib, times):
 
     with open(path, "wb", buffering=0) as file:
         for round in range(times * blocks):
-            at = round if round < blocks else draw.randrange(blocks)
+            at = round % blocks if order == "in-order" or round < blocks else draw.randrange(blocks)
             versions[at] += 1
             try:
                 if os.pwrite(file.fileno(), block(at), at * BLOCK) != BLOCK:
@@ -103,6 +106,8 @@ def overwrite(path, mib, times):
             except OSError as error:
                 sys.exit(f"{path}: {error} after {written} bytes")
             written += BLOCK
+            if written % SYNCED == 0:
+                os.fsync(file.fileno())
         os.fsync(file.fileno())
     with open(path, "rb") as file:
         for at in range(blocks):
@@ -120,6 +125,6 @@ if __name__ == "__main__":
     elif command == "thin":
         thin(rest[0])
     elif command == "overwrite":
-        overwrite(rest[0], int(rest[1]), int(rest[2]))
+        overwrite(rest[0], int(rest[1]), int(rest[2]), rest[3])
     else:
         sys.exit(__doc__)

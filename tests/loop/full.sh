@@ -1,24 +1,24 @@
 #!/usr/bin/env bash
 # A full pool: ENOSPC at the right call and nothing lost, deleting works, space comes back, kill -9 in
-# between; and a file that is overwritten at random again and again never fills its pool.
+# between; and a file of a quarter of its pool, overwritten in order and at random again and again, never
+# fills it.
 #
-#     tests/loop/full.sh [TIMES]
+#     tests/loop/full.sh [--full]
 #
-# TIMES: how often the file is overwritten; if not said 4, on a smaller pool, and the tables that said what is
-# deleted are not waited for.
+# In full: 4 GiB can be used, and the file is overwritten 100 times each way. In short: a small pool, 4 times,
+# and the tables that said what is deleted are not waited for.
 set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-times=${1:-4}
-patience=150 least=98
-[ $# -gt 0 ] || { patience=10; least=95; }
-start full
-if [ $# -gt 0 ]; then
-  make_disks 300 300 320 320 340 340 360 360
-else
-  make_disks 260 260 280 280 300
+times=4 patience=10 least=95
+sizes=(260 260 280 280 300)
+if [ "${1:-}" = --full ]; then
+  times=100 patience=150 least=98
+  sizes=(960 960 1000 1000 1050 1050 1100 1100)
 fi
+start full
+make_disks "${sizes[@]}"
 pool_create "full$$"
 
 fill() { SEED=$SEED python3 "$ROOT/tests/loop/fill.py" "$@"; }
@@ -91,15 +91,17 @@ say "full: available after $SECONDS s: $(mib "$now") of $(mib "$at_first") MiB"
 expect_percent "full: available when all is deleted" "$now" "$at_first" "$least"
 
 quarter=$(mib $((at_first / 4)))
-before=$(written_to_disks)
-expect_number "full: overwrite" fill overwrite "$WORK/mount/file" "$quarter" "$times"
-pool_sync
-to_disks=$(($(written_to_disks) - before))
-ratio=$(awk -v d="$to_disks" -v u="$NUMBER" 'BEGIN { printf "%.2f", d / u }')
-if [ "$to_disks" -lt $((3 * NUMBER)) ]; then
-  ok "full: $quarter MiB overwritten at random $times times: $ratio bytes to the disks for each"
-else
-  not_ok "full: $ratio bytes to the disks for each one written"
-fi
+for order in in-order random; do
+  before=$(written_to_disks)
+  expect_number "full: overwrite $order" fill overwrite "$WORK/mount/$order" "$quarter" "$times" "$order"
+  pool_sync
+  to_disks=$(($(written_to_disks) - before))
+  ratio=$(awk -v d="$to_disks" -v u="$NUMBER" 'BEGIN { printf "%.2f", d / u }')
+  if [ "$to_disks" -lt $((3 * NUMBER)) ]; then
+    ok "full: $quarter MiB overwritten $order $times times: $ratio bytes to the disks for each"
+  else
+    not_ok "full: $order: $ratio bytes to the disks for each one written"
+  fi
+done
 pool_check "full: check after that" --deep
 pool_umount

@@ -608,3 +608,34 @@ fn i2_what_nobody_syncs_is_durable_within_five_seconds() {
         pool.close().expect("it closes");
     }
 }
+
+/// [R27] The kernel keeps millions of inodes that nobody uses; each is a counter to us.
+#[test]
+fn r27_an_inode_that_is_only_known_to_the_kernel_is_a_counter() {
+    let machine = machine(31);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let files: Vec<Ino> = (0..200).map(|file| make(namespace, &format!("f{file}"))).collect();
+    assert_eq!(namespace.inodes_in_memory(), (0, 200));
+    let file = files[7];
+    namespace.lookup(Ino::ROOT, b"f7").expect("it is there");
+    let handle = namespace.open(file, false, ROOT_USER).expect("it opens");
+    write(namespace, file, 0, b"two references and a handle");
+    assert_eq!(namespace.inodes_in_memory(), (1, 199));
+    namespace.unlink(Ino::ROOT, b"f7").expect("it is there");
+    namespace.release(handle).expect("it closes");
+    namespace.sync().expect("it syncs");
+    assert_eq!(namespace.inodes_in_memory(), (0, 200), "what was written is in an object");
+    namespace.forget(file, 1);
+    assert_eq!(read(namespace, file, 4, 10), b"references", "one reference is left");
+    namespace.forget(file, 1);
+    machine.world.run_for(Duration::from_secs(10));
+    namespace.getattr(file).expect_err("it had no name, and nobody knows it any more");
+    for &file in files.iter().filter(|&&ino| ino != file) {
+        namespace.forget(file, 1);
+    }
+    assert_eq!(namespace.inodes_in_memory(), (0, 0));
+    namespace.forget(Ino(999_999), 1);
+    assert_eq!(namespace.inodes_in_memory(), (0, 0), "nothing is known of what never was");
+    pool.close().expect("it closes");
+}
