@@ -6,7 +6,7 @@
 //!     loop check --dir DIR --log LOG
 //!     loop freeze DIR FILE | loop frozen DIR FILE
 //!     loop plant DIR LOG
-//!     loop create DIR COUNT BYTES
+//!     loop create DIR COUNT BYTES | loop lookups DIR COUNT BYTES
 //!     loop layer --mount DIR --control DIR [--lie] FILE...
 //!
 //! Without arguments (`cargo test --test loop`) it tests itself, which needs neither root nor a
@@ -98,6 +98,14 @@ fn main() -> ExitCode {
             let number = |text: &String| text.parse().expect("a number");
             load::create_many(dir.as_ref(), number(count), number(bytes));
             ExitCode::SUCCESS
+        }
+        Some("lookups") => {
+            let [dir, count, bytes] = &arguments[1..] else { panic!("DIR COUNT BYTES are needed") };
+            let number = |text: &String| text.parse().expect("a number");
+            let faults = load::look_up_many(dir.as_ref(), number(count), number(bytes));
+            faults.iter().take(20).for_each(|fault| println!("FAULT {fault}"));
+            println!("lookups: {} faults in {count} files", faults.len());
+            if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Some("plant") => {
             let [dir, log] = &arguments[1..] else { panic!("DIR LOG are needed") };

@@ -173,6 +173,7 @@ pub(super) fn disks(disks: &[DiskStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::MemoryStatus;
 
     #[test]
     fn a_degraded_pool_names_its_disks_and_what_to_do() {
@@ -203,7 +204,9 @@ mod tests {
             total_bytes: 100,
             free_bytes: 25,
             inodes: 3,
+            index_bytes: Vec::new(),
             dirty_bytes: 0,
+            memory: MemoryStatus::default(),
             log_percent: 2,
             disks: vec![disk(0, "active", "A"), disk(1, "failed", "SERIAL9")],
             repair: RepairStatus {

@@ -7,7 +7,7 @@ pub mod status;
 
 pub use client::{Client, Daemons, RunningPool, daemons, running_pools};
 pub use server::{Controlled, Server};
-pub use status::{DiskRequest, DiskStatus, Health, PoolStatus, RepairStatus};
+pub use status::{DiskRequest, DiskStatus, Health, MemoryStatus, PoolStatus, RepairStatus};
 
 pub use crate::services::check::{
     CheckAway, CheckError, CheckFinding, CheckProgress, CheckReport, Tell,

@@ -116,6 +116,22 @@ pub struct RepairStatus {
     pub lost: u64,
 }
 
+/// Memory of the daemon in bytes, by what it is for; what has no bound of its own is not in it.
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryStatus {
+    /// Disk I/O: in use, or kept for the next.
+    pub buffers: u64,
+    /// Written by users, not yet in objects.
+    pub dirty: u64,
+    /// Data that was read ahead.
+    pub read_cache: u64,
+    /// Blocks of the index.
+    pub index_cache: u64,
+    /// Changes of the index that are not in tables yet.
+    pub memtables: u64,
+}
+
 /// One pool.
 #[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct PoolStatus {
@@ -139,8 +155,14 @@ pub struct PoolStatus {
     pub free_bytes: u64,
     /// Inodes in use.
     pub inodes: u64,
+    /// Bytes of the index in tables, on each level from 0.
+    #[serde(default)]
+    pub index_bytes: Vec<u64>,
     /// Written by users, not yet in objects.
     pub dirty_bytes: u64,
+    /// Memory, by what it is for.
+    #[serde(default)]
+    pub memory: MemoryStatus,
     /// How full the log is, in percent.
     pub log_percent: u64,
     /// Its members.
@@ -175,7 +197,9 @@ impl PoolStatus {
             total_bytes: 0,
             free_bytes: 0,
             inodes: 0,
+            index_bytes: Vec::new(),
             dirty_bytes: 0,
+            memory: MemoryStatus::default(),
             log_percent: 0,
             disks: Vec::new(),
             repair: RepairStatus::default(),

@@ -25,8 +25,8 @@ use super::error::NamespaceError;
 use super::overlay::{After, Content, OverlayPiece};
 use super::tx::{Attempt, Effect, Stop, Tx};
 use super::written::Written;
-use crate::base::sync::Arc;
 use crate::base::Ino;
+use crate::base::sync::Arc;
 use crate::format::{Change, InodeRecord};
 
 /// Extents of the index that one transaction touches at most: some 100 KiB of changes [R19].

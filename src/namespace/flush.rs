@@ -219,12 +219,18 @@ impl Core {
         let (mut bytes, mut pieces) = (0, 0);
         let pieces_max =
             FLUSH_PIECES_MAX.min((self.share_bytes() / CUT_BYTES_PER_PIECE) as usize).max(1);
+        // The oldest decides when, and takes younger ones along: files that come one after the other
+        // would each get an object of their own.
+        let mut ripe = self.options.commit_interval / 2;
         for &(since, ino) in &state.dirty {
             let inode = &state.inodes[&ino];
             if inode.flushing {
                 continue;
             }
-            let aged = since + self.options.commit_interval / 2 <= now && inode.unlogged;
+            let aged = since + ripe <= now && inode.unlogged;
+            if aged {
+                ripe = self.options.commit_interval / 8;
+            }
             let due = aged
                 || pressure
                 || inode.cut_waits

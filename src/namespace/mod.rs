@@ -80,7 +80,7 @@ pub struct Namespace {
 }
 
 /// Where the namespace stands, for status and for closing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// Bytes written by users and not yet in objects.
     pub dirty_bytes: u64,
@@ -88,8 +88,16 @@ pub struct Progress {
     pub durable: Lsn,
     /// Inodes in use.
     pub inodes: u64,
+    /// Bytes of the index on each level, from 0.
+    pub index_bytes: Vec<u64>,
     /// Bytes in the read cache.
     pub cache_bytes: u64,
+    /// Memory for disk I/O, in use or kept for the next.
+    pub buffer_bytes: u64,
+    /// Blocks of the index in its cache.
+    pub index_cache_bytes: u64,
+    /// Changes of the index that are not in tables yet.
+    pub memtable_bytes: u64,
     /// Bytes of files that reclaim has moved since the pool was opened.
     pub moved_bytes: u64,
     /// The log failed: nothing is accepted any more.
@@ -288,7 +296,11 @@ impl Namespace {
             dirty_bytes: state.dirty_bytes,
             durable: state.durable,
             inodes: state.inode_count,
+            index_bytes: self.core.index.levels().iter().map(|&(_, bytes)| bytes).collect(),
             cache_bytes: self.core.cache.bytes(),
+            buffer_bytes: self.core.objects.buffer_bytes(),
+            index_cache_bytes: self.core.index.cache_used_bytes(),
+            memtable_bytes: self.core.index.memtable_used_bytes(),
             moved_bytes: state.moved_bytes,
             failed: state.failed.is_some(),
         }

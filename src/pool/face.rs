@@ -13,8 +13,8 @@ use super::returned::Sightings;
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
 use crate::control::{
-    CheckError, CheckReport, Controlled, DiskRequest, DiskStatus, Health, PoolStatus, RepairStatus,
-    Tell,
+    CheckError, CheckReport, Controlled, DiskRequest, DiskStatus, Health, MemoryStatus, PoolStatus,
+    RepairStatus, Tell,
 };
 use crate::fleet::disk::{DriveKey, Identity, identify, probe};
 use crate::fleet::{Heat, Member, MemberState, Members, Space};
@@ -167,7 +167,15 @@ impl Controlled for Face {
             total_bytes: room.total_bytes,
             free_bytes: room.free_bytes,
             inodes: progress.inodes,
+            index_bytes: progress.index_bytes,
             dirty_bytes: progress.dirty_bytes,
+            memory: MemoryStatus {
+                buffers: progress.buffer_bytes,
+                dirty: progress.dirty_bytes,
+                read_cache: progress.cache_bytes,
+                index_cache: progress.index_cache_bytes,
+                memtables: progress.memtable_bytes,
+            },
             log_percent,
             advice: Vec::new(),
             disks,

@@ -105,6 +105,35 @@ pub fn create_many(dir: &Path, count: u64, bytes: u64) {
     }
 }
 
+/// Looks every file of `create_many` up: it is there with its size, the directories list exactly these, and
+/// every 50th has its content. Returns what is wrong.
+pub fn look_up_many(dir: &Path, count: u64, bytes: u64) -> Vec<String> {
+    let content = history::stream(count, 0, bytes as usize);
+    let mut faults = Vec::new();
+    let mut listed = 0;
+    for parent in (0..count.div_ceil(100)).map(|index| dir.join(format!("d{index}"))) {
+        match fs::read_dir(&parent) {
+            Ok(names) => listed += names.count() as u64,
+            Err(error) => faults.push(format!("{}: {error}", parent.display())),
+        }
+    }
+    if listed != count {
+        faults.push(format!("{listed} files are listed, not {count}"));
+    }
+    for index in 0..count {
+        let path = dir.join(format!("d{}/f{index}", index / 100));
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.len() == bytes => {}
+            Ok(found) => faults.push(format!("{}: {} bytes", path.display(), found.len())),
+            Err(error) => faults.push(format!("{}: {error}", path.display())),
+        }
+        if index % 50 == 0 && fs::read(&path).ok().as_ref() != Some(&content) {
+            faults.push(format!("{}: not what was written", path.display()));
+        }
+    }
+    faults
+}
+
 enum End {
     Cut,
     Failed,

@@ -5,7 +5,9 @@
 //!   initialised (zeros, or whatever an earlier user of the pool left there).
 //! * A [`BufferPool`] bounds how much of it exists at once [R27]: `take` waits for room through the
 //!   `Wait` it was given. Dropped buffers are kept for the next taker, because fresh pages cost more
-//!   than the disk access they are for; what is kept counts, and goes first when room is short.
+//!   than the disk access they are for; what is kept counts, and goes first when room is short. With
+//!   what is out it never exceeds the most that was out at once lately: kinds that nobody asks for
+//!   any more do not pile up.
 //! * A [`Slice`] is a shared, read-only range of a buffer: one shard can be written to several disks.
 //!
 //! The disk owns a buffer from submit to completion, so no one can free memory that the kernel
@@ -23,6 +25,9 @@ use std::ptr::NonNull;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::units::round_up;
 use crate::base::{Event, KIB, UNIT_BYTES, Wait};
+
+/// Takes after which the most that was out at once is forgotten, unless it comes again.
+const LATELY: u32 = 4096;
 
 /// Alignment of every buffer, in memory as on disk.
 const ALIGN: usize = UNIT_BYTES as usize;
@@ -173,6 +178,11 @@ struct PoolState {
     kept: u64,
     /// Kept memory by capacity.
     free: BTreeMap<usize, Vec<Memory>>,
+    /// The most that was out at once, in this window of takes and in the one before.
+    most: u64,
+    most_before: u64,
+    /// Takes of this window.
+    takes: u32,
 }
 
 struct Shared {
@@ -184,7 +194,7 @@ struct Shared {
 
 impl Shared {
     fn give_back(&self, memory: Memory) {
-        {
+        let evicted = {
             let mut state = self.state.lock();
             let capacity = memory.capacity;
             state.taken = state
@@ -193,7 +203,9 @@ impl Shared {
                 .expect("what comes back was counted when it was taken");
             state.kept += capacity as u64;
             state.free.entry(capacity).or_default().push(memory);
-        }
+            state.trim()
+        };
+        drop(evicted);
         self.room.notify();
     }
 }
@@ -249,9 +261,8 @@ impl BufferPool {
 
     fn try_take_all(&self, bytes: &[usize]) -> Option<Vec<Buffer>> {
         let total: u64 = bytes.iter().map(|&one| class_bytes(one) as u64).sum();
-        let mut evicted = Vec::new();
         let mut found: Vec<Option<Memory>> = Vec::with_capacity(bytes.len());
-        {
+        let evicted = {
             let mut state = self.shared.state.lock();
             if state.taken + total > self.shared.bytes_max {
                 return None;
@@ -260,10 +271,9 @@ impl BufferPool {
                 found.push(state.pop(class_bytes(one)));
             }
             state.taken += total;
-            while state.taken + state.kept > self.shared.bytes_max {
-                evicted.push(state.evict());
-            }
-        }
+            state.note_take();
+            state.trim()
+        };
         drop(evicted);
         let buffers = found.into_iter().zip(bytes).map(|(memory, &one)| {
             let memory = memory.unwrap_or_else(|| Memory::new(class_bytes(one)));
@@ -277,6 +287,12 @@ impl BufferPool {
         self.shared.state.lock().taken
     }
 
+    /// Bytes that are out now, or kept for the next taker.
+    pub fn held_bytes(&self) -> u64 {
+        let state = self.shared.state.lock();
+        state.taken + state.kept
+    }
+
     /// The bound it was made with.
     pub fn bytes_max(&self) -> u64 {
         self.shared.bytes_max
@@ -284,6 +300,24 @@ impl BufferPool {
 }
 
 impl PoolState {
+    fn note_take(&mut self) {
+        self.takes += 1;
+        if self.takes == LATELY {
+            (self.most_before, self.most, self.takes) = (self.most, 0, 0);
+        }
+        self.most = self.most.max(self.taken);
+    }
+
+    /// Memory that is to be freed. Never more is out than was at most, and that is within the bound.
+    fn trim(&mut self) -> Vec<Memory> {
+        let most = self.most.max(self.most_before);
+        let mut evicted = Vec::new();
+        while self.taken + self.kept > most {
+            evicted.push(self.evict());
+        }
+        evicted
+    }
+
     fn pop(&mut self, capacity: usize) -> Option<Memory> {
         let list = self.free.get_mut(&capacity)?;
         let memory = list.pop()?;
@@ -355,6 +389,23 @@ mod tests {
         assert_eq!(pool.taken_bytes(), 128 * KIB);
         drop(third);
         assert_eq!(pool.taken_bytes(), 0);
+    }
+
+    #[test]
+    fn r27_kinds_that_nobody_asks_for_any_more_do_not_pile_up() {
+        let pool = BufferPool::new(1024 * KIB, World::new(1));
+        let two = [pool.take(64 * 1024), pool.take(64 * 1024)];
+        drop(two);
+        assert_eq!(pool.held_bytes(), 128 * KIB, "kept for the next");
+        for units in 1..16 {
+            drop(pool.take(units * 4096));
+            assert!(pool.held_bytes() <= 128 * KIB);
+        }
+        for _ in 0..2 * LATELY {
+            drop(pool.take(8192));
+        }
+        drop(pool.take(8192));
+        assert!(pool.held_bytes() <= 8192, "it is long ago that more was out at once");
     }
 
     #[test]

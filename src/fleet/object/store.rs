@@ -55,6 +55,11 @@ impl ObjectStore {
         ObjectStore { context, random, counter: AtomicU64::new(1) }
     }
 
+    /// Memory for disk I/O, in use or kept for the next.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.context.buffers.held_bytes()
+    }
+
     /// The disks.
     pub fn members(&self) -> &Arc<Members> {
         &self.context.members

@@ -17,6 +17,8 @@ use crate::namespace::{
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
+use super::reclaim::survey;
+
 const FILE: NewInode = NewInode { kind: FileKind::File, mode: 0o644, umask: 0, rdev: 0 };
 pub(super) const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
 
@@ -637,5 +639,23 @@ fn r27_an_inode_that_is_only_known_to_the_kernel_is_a_counter() {
     assert_eq!(namespace.inodes_in_memory(), (0, 0));
     namespace.forget(Ino(999_999), 1);
     assert_eq!(namespace.inodes_in_memory(), (0, 0), "nothing is known of what never was");
+    pool.close().expect("it closes");
+}
+
+/// Files that come one after the other all become old one after the other.
+#[test]
+fn small_files_that_come_in_a_steady_stream_share_objects() {
+    let machine = machine(33);
+    let pool = open(&machine, OpenOptions::default());
+    let namespace = &pool.namespace;
+    let before = survey(namespace).len();
+    for file in 0..600 {
+        let ino = make(namespace, &format!("f{file}"));
+        write(namespace, ino, 0, &content(file, 100));
+        machine.world.run_for(Duration::from_millis(10));
+    }
+    namespace.sync().expect("it syncs");
+    let objects = survey(namespace).len() - before;
+    assert!((1..=8).contains(&objects), "600 files in {objects} objects");
     pool.close().expect("it closes");
 }
