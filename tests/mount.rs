@@ -13,5 +13,7 @@ mod command;
 mod harness;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/semantics.rs"]
+mod semantics;
 #[path = "mount/waiting.rs"]
 mod waiting;

@@ -12,6 +12,8 @@ mod arrows;
 mod lexer;
 #[path = "tidy/planted.rs"]
 mod planted;
+#[path = "tidy/quotes.rs"]
+mod quotes;
 #[path = "tidy/rules.rs"]
 mod rules;
 
@@ -165,6 +167,7 @@ rule_tests! {
     words_speak_of_the_project = rules::words_speak_of_the_project;
     links_in_docs_resolve = rules::links_resolve;
     scripts_stop_at_errors = rules::scripts_stop_at_errors;
+    what_semantics_promise_is_tested = quotes::semantics_are_tested;
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub struct Asked {
     pub fsyncs: AtomicU64,
     /// fsync requests on directories.
     pub dir_fsyncs: AtomicU64,
+    /// Requests to sync everything.
+    pub syncs: AtomicU64,
     /// Lookups of names.
     pub lookups: AtomicU64,
     /// Requests for attributes.
@@ -691,6 +693,7 @@ impl FileSystem for MemoryFileSystem {
     }
 
     fn sync(&self) -> FsResult<()> {
+        count(&self.asked.syncs);
         Ok(())
     }
 }

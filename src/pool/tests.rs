@@ -240,6 +240,7 @@ fn a_pool_needs_the_disks_its_redundancy_needs_and_a_name() {
     }
 }
 
+/// docs/semantics.md: "With more than m gone the pool mounts read-only"
 #[test]
 fn i5_any_m_members_may_be_missing_and_i6_more_make_it_read_only() {
     let bench = Bench::empty(6, 5);

@@ -206,6 +206,8 @@ mod tests {
 
     /// The whole-engine crash property: whatever was promised survives, and nothing else appears.
     /// With `ISOTHERM_CRASHES`, goes on until power was lost at so many moments.
+    /// docs/semantics.md: "After a crash the names in the pool are those after some prefix"
+    /// docs/semantics.md: "An append never leaves a tail of zeros."
     #[test]
     fn what_survives_is_what_was_promised() {
         CRASHES.take();

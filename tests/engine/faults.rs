@@ -16,6 +16,7 @@ fn shape(seed: u64) {
     SHAPE.set([Shape::WIDE, Shape::SPARE, Shape::MIRROR][seed as usize % 3]);
 }
 
+/// docs/semantics.md: "With up to m disks missing, dead, hung or slow, everything above holds."
 #[test]
 fn up_to_m_failures_are_an_inconvenience() {
     with_seeds(6, |seed| {

@@ -104,6 +104,7 @@ fn in_a_directory_that_is_gone_nothing_is_found() {
 }
 
 /// faults, seed 1: the attribute was in the log, the data written before it was not [I2].
+/// docs/semantics.md: "A namespace operation on an inode never survives without the data written to that inode"
 #[test]
 fn an_attribute_does_not_overtake_data() {
     let mut ops = vec![file(4)];

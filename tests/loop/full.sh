@@ -3,10 +3,10 @@
 # between; and a file of a quarter of its pool, overwritten in order and at random again and again, never
 # fills it.
 #
-#     tests/loop/full.sh [--full]
+#     tests/loop/full.sh [--full [TIMES]]
 #
-# In full: 4 GiB can be used, and the file is overwritten 100 times each way. In short: a small pool, 4 times,
-# and the tables that said what is deleted are not waited for.
+# In full: 4 GiB can be used, and a file of 1 GiB is overwritten TIMES times (100) each way. In short: a small
+# pool, a quarter of it, 4 times, and the tables that said what is deleted are not waited for.
 set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -14,8 +14,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 times=4 patience=10 least=95
 sizes=(260 260 280 280 300)
 if [ "${1:-}" = --full ]; then
-  times=100 patience=150 least=98
-  sizes=(960 960 1000 1000 1050 1050 1100 1100)
+  times=${2:-100} patience=150 least=98
+  sizes=(800 800 830 830 860 860 900 900)
 fi
 start full
 make_disks "${sizes[@]}"

@@ -105,6 +105,7 @@ fn a_read_only_mount_refuses_changes() {
     assert_eq!(number(File::create(mount.join("file"))), Errno::EROFS);
 }
 
+/// docs/semantics.md: "`flock` and record locks work, between processes on this machine"
 #[test]
 fn locks_are_the_kernels_own() {
     let mount = mounted!(memory(Contents::Kept));
@@ -114,6 +115,14 @@ fn locks_are_the_kernels_own() {
     assert!(two.try_lock().is_err());
     one.unlock().expect("unlock");
     two.try_lock().expect("lock");
+    let program = "import fcntl, sys\n\
+        file = open(sys.argv[1], 'r+b')\n\
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 10, 0)\n\
+        try:\n    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n\
+        except BlockingIOError: sys.exit(7)\n";
+    let other = std::process::Command::new("python3").args(["-c", program]).arg(&path).status();
+    let other = other.expect("python3 is needed for this test: install it");
+    assert_eq!(other.code(), Some(7), "record locks are had, the lock on the file is ours");
 }
 
 #[test]

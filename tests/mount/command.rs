@@ -134,7 +134,7 @@ pub fn said(output: &Output) -> String {
 }
 
 #[allow(clippy::disallowed_methods, reason = "a test waits for a process")]
-fn wait_for(mut done: impl FnMut() -> bool) {
+pub fn wait_for(mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(30), "it takes too long");

@@ -1,6 +1,6 @@
 //! One violation of every rule, and the proof that the rule sees it, at its line and only there.
 
-use super::{Finding, Source, arrows, rules};
+use super::{Finding, Source, arrows, quotes, rules};
 
 type Rule = fn(&[Source]) -> Vec<Finding>;
 
@@ -160,6 +160,20 @@ fn plants() -> Vec<Plant> {
             "#!/usr/bin/env bash\necho a\n",
             1,
             "#!/bin/sh\nset -eu\n",
+        ),
+        plant(
+            quotes::semantics_are_tested,
+            "docs/semantics.md",
+            "# A\n\nb\n\n## C\n\nA promise\nof two lines.\n",
+            7,
+            "# A\n\nb\n\n## C\n",
+        ),
+        plant(
+            quotes::semantics_are_tested,
+            "tests/mount/a.rs",
+            concat!("/// docs/", "semantics.md: \"A promise that is gone\"\n#[test]\nfn a() {}\n"),
+            1,
+            concat!("/// docs/", "semantics.md: what it is\n#[test]\nfn a() {}\n"),
         ),
     ]
 }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::files::{ROOT_USER, content, make, read, write};
 use super::reclaim::crashed;
 use crate::base::{Clock, DiskIndex, Ino, MIB, Random, UNIT_BYTES};
+use crate::fleet::FleetError;
 use crate::fleet::disk::Disk;
 use crate::format::{ExtentValue, Key, ObjectRecord, Redundancy};
+use crate::namespace::NamespaceError;
 use crate::namespace::{FileKind, Namespace, NewInode};
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
@@ -166,6 +168,7 @@ fn r17_one_bit_anywhere_is_found_and_said_in_terms_of_files() {
     assert_eq!(bench.found(), []);
 }
 
+/// docs/semantics.md: "**EIO** from a read: more shards of that object are bad or missing"
 #[test]
 fn i6_what_is_lost_is_named() {
     let bench = Bench::new(3);
@@ -178,6 +181,11 @@ fn i6_what_is_lost_is_named() {
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(found[0].lost && found[0].paths == ["/d/f"], "{found:?}");
     assert!(found[0].what.contains("LOST: 2 good shards of 3 needed"), "{found:?}");
+    let namespace = &bench.pool.namespace;
+    let mut bytes = Vec::new();
+    let whole = namespace.read(bench.f, 0, 5 << 20, &mut bytes);
+    assert!(matches!(whole, Err(NamespaceError::Io(FleetError::Unreadable { .. }))), "{whole:?}");
+    assert_eq!(read(namespace, bench.g, 0, 70_000), content(2, 70_000), "others are unaffected");
 }
 
 #[test]

@@ -376,6 +376,7 @@ fn a_copy_that_meets_a_full_pool_says_how_far_it_came() {
 }
 
 /// The access time that went with a read could not be set, and the read failed.
+/// docs/semantics.md: "**EIO** from fsync: the log cannot be written."
 #[test]
 fn i6_reading_goes_on_when_the_log_has_failed() {
     let machine = machine(9);
@@ -389,6 +390,8 @@ fn i6_reading_goes_on_when_the_log_has_failed() {
     let synced = namespace.fsync(ino);
     assert!(synced.is_err(), "three of six are gone");
     assert!(namespace.progress().failed);
+    assert!(namespace.fsync(ino).is_err(), "whoever asks again is told again");
+    assert!(namespace.write(ino, 0, b"more", false, false).is_err());
     assert_eq!(read(namespace, ino, 0, 100), b"content");
 }
 
@@ -409,6 +412,7 @@ fn i1_a_close_is_not_refused_for_what_was_wrong_before() {
 }
 
 /// Disks that are late together made fsync answer EIO, and a close drop what was dirty.
+/// docs/semantics.md: "A pool whose disks are late but not dead suspends writing"
 #[test]
 fn r11_data_waits_for_disks_that_are_late_together() {
     for close in [false, true] {
@@ -577,6 +581,7 @@ fn the_helpers_take_all_room() {
 }
 
 /// What nobody has synced waited for its flush, and what the flush wrote for the next batch: ten seconds.
+/// docs/semantics.md: "Without any of these, what is written becomes durable within five seconds"
 #[test]
 fn i2_what_nobody_syncs_is_durable_within_five_seconds() {
     for (seed, pause) in (0..12).map(|seed| (seed, Duration::from_millis(470 * seed))) {

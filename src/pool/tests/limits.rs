@@ -259,6 +259,7 @@ fn check(namespace: &Namespace, kept: &[(u64, Ino)], size: impl Fn(u64) -> usize
 }
 
 /// [I7] What a user deletes on a full pool can be written again, however little it is.
+/// docs/semantics.md: "Reserves are kept for metadata, reclaim and repair"
 #[test]
 fn i7_a_little_that_was_deleted_can_be_written_again() {
     let machine = pool_of(5, &[256 * MIB; 6], Redundancy::Erasure { data: 3, parity: 2 });

@@ -261,6 +261,7 @@ fn a_crash_between_any_two_steps_loses_nothing() {
 }
 
 /// [I7] The pool is full, and what is dead lies in objects that are not: nobody is refused for that.
+/// docs/semantics.md: "**ENOSPC** comes at write, fallocate or fsync."
 #[test]
 fn i7_whoever_would_be_refused_gets_what_can_be_reclaimed() {
     let machine = machine(4, 256 * MIB);
