@@ -91,12 +91,13 @@ pub struct Compacted {
 }
 
 /// Bytes of a file that are alive in a victim.
-struct Source {
-    ino: Ino,
-    offset: u64,
-    length: u64,
-    victim: usize,
-    victim_offset: u32,
+pub(super) struct Source {
+    pub(super) ino: Ino,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    /// Its number among the pinned.
+    pub(super) victim: usize,
+    pub(super) victim_offset: u32,
 }
 
 /// Bytes of a file, where they were and where they are now.
@@ -310,6 +311,16 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
+        self.copy(pinned, sources, gain_percent)
+    }
+
+    /// Step 2.
+    pub(super) fn copy(
+        &self,
+        pinned: Vec<Arc<Located>>,
+        mut sources: Vec<Source>,
+        gain_percent: Option<u64>,
+    ) -> Result<Option<Compaction>, NamespaceError> {
         let before: u64 = pinned.iter().map(|victim| disk_bytes(&victim.record)).sum();
         let gains = |after| {
             let enough = |percent| after == 0 || after + before * percent / 100 <= before;

@@ -143,6 +143,8 @@ pub(super) struct State {
     pub(super) loose_bytes: u64,
     /// Bytes of extents that reclaim has moved since then.
     pub(super) moved_bytes: u64,
+    /// Stretches of files that lie in pieces and were read in order: to be joined (`rejoin`).
+    pub(super) ragged: BTreeSet<(Ino, u64)>,
     /// Somebody reclaims; whoever wants room has a number, and numbers up to one were answered.
     pub(super) reclaims: bool,
     pub(super) room_wanted: u64,
@@ -195,6 +197,8 @@ pub(super) struct Core {
     pub(super) checkpoint_event: Arc<Event>,
     /// Work for the reaper.
     pub(super) reap_event: Arc<Event>,
+    /// Work for whoever joins what lies in pieces.
+    pub(super) rejoin_event: Arc<Event>,
     /// Work for whoever reclaims space.
     pub(super) reclaim_event: Arc<Event>,
     /// Shards that were found bad and could not be mended in place.

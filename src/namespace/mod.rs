@@ -40,6 +40,7 @@ mod read;
 mod read_buffer;
 mod readdir;
 mod recover;
+mod rejoin;
 mod rename;
 mod repair;
 mod room;

@@ -290,6 +290,9 @@ impl Tx<'_> {
             }
         }
         let (stream, ahead) = self.note_read(ino, offset, end, record.size)?;
+        if stream {
+            self.note_ragged(ino, &parts);
+        }
         Ok(Plan { parts, stream, ahead, stale: is_stale(&record, self.now()) })
     }
 

@@ -33,6 +33,7 @@ use crate::format::{Label, MemberEntry, Redundancy, Root};
 use crate::namespace::index::IndexOptions;
 use crate::namespace::{Fleet, Namespace, NamespaceError, Options, Origin, Recovery, load_root};
 use crate::services::reclaim::{Reclaim, ReclaimOptions};
+use crate::services::rejoin::Rejoin;
 use crate::services::repair::{Repair, RepairOptions, SharedProgress};
 
 /// Where background tasks run: threads, or a simulated world.
@@ -481,6 +482,7 @@ fn go_on(
     let clock = &machine.clock;
     let reclaim = Reclaim::new(namespace.clone(), clock.clone(), options.reclaim);
     machine.tasks.run(Box::new(reclaim));
+    machine.tasks.run(Box::new(Rejoin::new(namespace.clone(), clock.clone())));
     let membership = Arc::new(Membership {
         access: parts.access.clone(),
         members: parts.members.clone(),

@@ -36,6 +36,7 @@ mod membership;
 mod mishaps;
 mod pauses;
 mod reclaim;
+mod rejoin;
 mod repairs;
 mod streams;
 

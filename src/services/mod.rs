@@ -2,4 +2,5 @@
 
 pub mod check;
 pub mod reclaim;
+pub mod rejoin;
 pub mod repair;
