@@ -113,6 +113,47 @@ fn load_space(objects: &ObjectStore, root: &Root, tables: &[TableEntry]) -> Resu
     Ok(())
 }
 
+/// What is known before anything is replayed.
+fn fresh_state(options: &Options, origin: &Origin, chains: Vec<ObjectRecord>) -> State {
+    State {
+        open: OpenBatch::new(origin.lsn.next()),
+        open_since: None,
+        wanted: Lsn(0),
+        durable: origin.lsn,
+        freeze_wanted: false,
+        frozen: None,
+        chains,
+        space_whole: true,
+        flush_logged: Lsn(0),
+        flush_all: 0,
+        flusher_sleeps: false,
+        flush_error: None,
+        checkpoint_wanted: 0,
+        checkpoint_done: 0,
+        inodes: HashMap::new(),
+        known: HashMap::new(),
+        dirty: BTreeSet::new(),
+        in_flush: HashSet::new(),
+        dirty_bytes: 0,
+        loose_bytes: 0,
+        moved_bytes: 0,
+        ragged: BTreeSet::new(),
+        reclaims: false,
+        room_wanted: 0,
+        room_answered: 0,
+        next_ino: origin.ino_lease.max(INO_FIRST),
+        ino_lease: origin.ino_lease.max(INO_FIRST),
+        ino_lease_told: origin.ino_lease.max(INO_FIRST),
+        inode_count: origin.inodes,
+        orphans: HashSet::new(),
+        reap: BTreeSet::new(),
+        handles: Handles::default(),
+        read_only: options.read_only,
+        stopping: false,
+        failed: None,
+    }
+}
+
 impl Recovery {
     /// A namespace as of a root. `chains`: the objects of the root's manifest and snapshot.
     pub fn new(
@@ -122,43 +163,7 @@ impl Recovery {
         chains: Vec<ObjectRecord>,
     ) -> Recovery {
         let chain = chains.iter().map(|record| record.id).collect();
-        let state = State {
-            open: OpenBatch::new(origin.lsn.next()),
-            open_since: None,
-            wanted: Lsn(0),
-            durable: origin.lsn,
-            freeze_wanted: false,
-            frozen: None,
-            chains,
-            space_whole: true,
-            flush_logged: Lsn(0),
-            flush_all: 0,
-            flusher_sleeps: false,
-            flush_error: None,
-            checkpoint_wanted: 0,
-            checkpoint_done: 0,
-            inodes: HashMap::new(),
-            known: HashMap::new(),
-            dirty: BTreeSet::new(),
-            in_flush: HashSet::new(),
-            dirty_bytes: 0,
-            loose_bytes: 0,
-            moved_bytes: 0,
-            ragged: BTreeSet::new(),
-            reclaims: false,
-            room_wanted: 0,
-            room_answered: 0,
-            next_ino: origin.ino_lease.max(INO_FIRST),
-            ino_lease: origin.ino_lease.max(INO_FIRST),
-            ino_lease_told: origin.ino_lease.max(INO_FIRST),
-            inode_count: origin.inodes,
-            orphans: HashSet::new(),
-            reap: BTreeSet::new(),
-            handles: Handles::default(),
-            read_only: options.read_only,
-            stopping: false,
-            failed: None,
-        };
+        let state = fresh_state(&options, &origin, chains);
         let cache = ReadCache::new(options.cache_bytes, fleet.wait.clone());
         let core = Core {
             clock: fleet.clock,
