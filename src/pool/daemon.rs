@@ -15,6 +15,7 @@ use super::assemble::AssembleError;
 use super::events::{Reporter, Teller};
 use super::face::{Face, check_open};
 use super::host::{FoundDisk, Host};
+use super::memory::Trimmer;
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use super::plan::use_in_words;
@@ -182,6 +183,7 @@ fn start_control(
         teller: teller.clone(),
     }
     .start();
+    host.threads().run(Box::new(Trimmer::new(namespace.clone(), host.clock())));
     host.threads().run(Box::new(Reporter { reports, members, namespace, teller }));
     let face = Face {
         namespace: pool.namespace.clone(),

@@ -11,6 +11,7 @@ pub mod host;
 pub mod inspect;
 pub mod labels;
 pub mod membership;
+mod memory;
 pub mod mounting;
 pub mod open;
 pub mod plan;

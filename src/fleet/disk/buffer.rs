@@ -343,6 +343,15 @@ fn class_bytes(bytes: usize) -> usize {
     round_up(bytes, step) as usize
 }
 
+/// Pages that were freed go back to the machine, as far as the C library can do that.
+pub fn give_back_free_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: malloc_trim takes any padding, and may be called at any time from any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
