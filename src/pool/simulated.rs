@@ -7,6 +7,7 @@ use super::assemble::{AssembleOptions, Candidate};
 use super::create::{CreateOptions, NewDisk, create};
 use super::labels::read_labels;
 use super::open::{Machine, OpenError, OpenOptions, OpenPool, TaskHost, open};
+use crate::base::limits::BUFFER_POOL_BYTES;
 use crate::base::simulation::World;
 use crate::base::sync::Arc;
 use crate::base::{Clock, MIB, Task, Wait};
@@ -127,7 +128,9 @@ impl SimMachine {
         tasks: Arc<dyn TaskHost>,
     ) -> Result<OpenPool, OpenError> {
         options.assemble = AssembleOptions { machine_id: MACHINE_ID, ..options.assemble };
-        options.buffer_bytes = options.buffer_bytes.min(64 * MIB);
+        // Here who waits for memory waits inside whoever holds it: there must be enough for all who write
+        // at once, which a machine's threads do not need.
+        options.buffer_bytes = options.buffer_bytes.max(BUFFER_POOL_BYTES);
         let machine = Machine {
             clock: self.world.clone(),
             wait: self.world.clone(),

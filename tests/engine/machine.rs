@@ -24,7 +24,7 @@ use super::harness::Finding;
 use super::shelf::{Mishap, SetClock, Shape, Shelf, ShelfSnapshot};
 
 /// Bytes for I/O buffers: enough for a few objects at once, so that they run short.
-const BUFFER_BYTES: u64 = 96 * MIB;
+const BUFFER_BYTES: u64 = 192 * MIB;
 
 std::thread_local! {
     /// What pools made in this thread are like.
