@@ -47,38 +47,6 @@ choose_parts() {
   fi
 }
 
-# What ordinary trees have little of: every kind of file, odd names, attributes, times, holes.
-make_oddities() {
-  local dir=$1 long
-  mkdir -p "$dir/empty" "$dir/many" "$dir/acl"
-  long=$(printf 'n%.0s' $(seq 255))
-  : >"$dir/$long"
-  printf x >"$dir/"$'\xff\xfe not utf8'
-  printf x >"$dir/"$'new\nline'
-  printf x >"$dir/-dash \$(touch x) 'quote'"
-  (cd "$dir/many" && seq 1 5000 | xargs touch)
-  echo one >"$dir/one" && ln "$dir/one" "$dir/two" && ln "$dir/one" "$dir/empty/three"
-  ln -s "$(printf 't%.0s' $(seq 4095))" "$dir/long-target"
-  ln -s ../one "$dir/many/relative"
-  mkfifo "$dir/fifo"
-  mknod "$dir/null" c 1 3
-  mknod "$dir/disk" b 7 200
-  python3 -c 'import socket,sys; socket.socket(socket.AF_UNIX).bind(sys.argv[1])' "$dir/sock" \
-    2>/dev/null || true
-  install -m 4755 /bin/true "$dir/suid" && install -m 2755 /bin/true "$dir/sgid"
-  mkdir -m 1777 "$dir/sticky" && mkdir -m 2775 "$dir/setgid"
-  chown 12345:54321 "$dir/one"
-  truncate --size 1G "$dir/sparse" && printf tail | dd of="$dir/sparse" bs=1 seek=700000001 \
-    conv=notrunc status=none
-  setfattr -n user.text -v "$(head -c 2000 /dev/zero | tr '\0' v)" "$dir/one"
-  setfattr -n user.empty "$dir/many"
-  setfattr -n trusted.root -v 0x00ff "$dir/one"
-  setfacl -m u:1234:rw,g:4321:r "$dir/one"
-  setfacl -m d:u:1234:rwx,d:g:4321:rx "$dir/acl"
-  touch -d '1969-12-31 23:59:58.123456789 UTC' "$dir/empty"
-  touch -d '2199-01-02 03:04:05.987654321 UTC' "$dir/suid"
-}
-
 part_name() { printf 'part%s' "$1"; }
 
 copy_tree() {
