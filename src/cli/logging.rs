@@ -116,12 +116,13 @@ impl Log for Limited {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // The FUSE library tells of every reply to a caller that was killed.
-        let noise = record.target().starts_with("fuser") && record.level() >= Level::Warn;
-        if noise || !self.filter.matches(record) {
+        if !self.filter.matches(record) {
             return;
         }
         let text = record.args().to_string();
+        if is_noise(record.target(), record.level(), &text) {
+            return;
+        }
         let Some(left_out) = self.repeats.lock().admit(&text, self.clock.now()) else { return };
         let text = match left_out {
             0 => text,
@@ -132,6 +133,13 @@ impl Log for Limited {
     }
 
     fn flush(&self) {}
+}
+
+/// Whether the FUSE library tells of what is no fault: every reply to a caller that was killed, and,
+/// as an error, that its answer to an interrupt came after the end of the call to interrupt.
+fn is_noise(target: &str, level: Level, text: &str) -> bool {
+    let late = text.starts_with("Failed to send FUSE reply") && text.ends_with("(os error 2)");
+    target.starts_with("fuser") && (level >= Level::Warn || late)
 }
 
 /// Whatever goes wrong here cannot be told to anybody.
@@ -221,6 +229,17 @@ mod tests {
         assert_eq!(repeats.admit("something else", at(1)), Some(0));
         assert_eq!(repeats.admit("disk 7 is late", at(62)), Some(95));
         assert_eq!(repeats.admit("disk 7 is late", at(63)), Some(0));
+    }
+
+    #[test]
+    fn a_late_answer_to_an_interrupt_is_no_error() {
+        // An interrupt is answered after the call it was to end: the kernel knows that call no more.
+        let late = "Failed to send FUSE reply: No such file or directory (os error 2)";
+        assert!(is_noise("fuser::reply", Level::Error, late));
+        let refused = "Failed to send FUSE reply: Invalid argument (os error 22)";
+        assert!(!is_noise("fuser::reply", Level::Error, refused));
+        assert!(is_noise("fuser::reply", Level::Warn, "anything else"));
+        assert!(!is_noise("isotherm::pool", Level::Error, late));
     }
 
     #[test]
