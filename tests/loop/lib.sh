@@ -230,16 +230,17 @@ drop_caches() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 
 # --- trees ---------------------------------------------------------------------------------------
 
-# What ordinary trees have little of: every kind of file, odd names, attributes, times, holes.
+# make_oddities DIRECTORY [FILES]: what ordinary trees have little of: every kind of file, odd names,
+# attributes, times, holes, many files in one directory.
 make_oddities() {
-  local dir=$1 long
+  local dir=$1 many=${2:-5000} long
   mkdir -p "$dir/empty" "$dir/many" "$dir/acl"
   long=$(printf 'n%.0s' $(seq 255))
   : >"$dir/$long"
   printf x >"$dir/"$'\xff\xfe not utf8'
   printf x >"$dir/"$'new\nline'
   printf x >"$dir/-dash \$(touch x) 'quote'"
-  (cd "$dir/many" && seq 1 5000 | xargs touch)
+  (cd "$dir/many" && seq 1 "$many" | xargs touch)
   echo one >"$dir/one" && ln "$dir/one" "$dir/two" && ln "$dir/one" "$dir/empty/three"
   ln -s "$(printf 't%.0s' $(seq 4095))" "$dir/long-target"
   ln -s ../one "$dir/many/relative"
