@@ -199,6 +199,11 @@ impl RawEntryHeader {
         Err(KIND.misplaced(self.at, field))
     }
 
+    /// The position in its ring that it says it was written for.
+    pub fn ring_position(&self) -> u64 {
+        self.header.ring_position
+    }
+
     /// As [`EntryHeader::describe`]: looking is allowed before verifying.
     pub fn describe(&self) -> String {
         self.header.describe()

@@ -7,12 +7,15 @@ use std::path::Path;
 
 use super::plan::use_in_words;
 use crate::base::limits::ROOT_BYTES_MAX;
-use crate::base::{MIB, UNIT_BYTES, Units};
+use crate::base::units::round_up;
+use crate::base::{MIB, ShardIndex, UNIT_BYTES, Units};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::disk::probe::{identify, read_at, uses, write_at};
-use crate::format::journal_entry::{ENTRY_HEADER_BYTES, RawEntryHeader};
-use crate::format::shard_header::RawShardHeader;
-use crate::format::{DiskLayout, FormatError, LABEL_BYTES, Label, RawLabel, RawRoot};
+use crate::format::journal_entry::{ENTRY_HEADER_BYTES, EntryHeader, RawEntryHeader};
+use crate::format::shard_header::{RawShardHeader, ShardHeader};
+use crate::format::{
+    DiskLayout, FormatError, LABEL_BYTES, Label, RawLabel, RawRoot, Redundancy, cell_crc,
+};
 
 /// Bytes read at a time while walking.
 const STEP_BYTES: u64 = 4 * MIB;
@@ -100,24 +103,46 @@ pub fn root(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
     Ok(())
 }
 
-/// Every entry found in the journal ring, in the order of their positions.
+/// Every entry found in the journal ring, in the order of their places.
 pub fn journal(path: &Path, print: Print<'_>) -> Result<(), InspectError> {
     let label = current_label(path)?;
-    let mut at = 0;
-    walk(path, label.layout.journal_offset, label.layout.journal_bytes, &mut |position, bytes| {
-        if position < at {
-            return Some(at);
-        }
-        let Ok(raw) = RawEntryHeader::decode(&bytes[..ENTRY_HEADER_BYTES], position) else {
-            return Some(position + UNIT_BYTES);
+    let (start, ring_bytes) = (label.layout.journal_offset, label.layout.journal_bytes);
+    walk(path, start, ring_bytes, &mut |place, bytes| {
+        let next = place + UNIT_BYTES;
+        let Ok(raw) = RawEntryHeader::decode(&bytes[..ENTRY_HEADER_BYTES], place) else {
+            return Some(next);
         };
-        at = position + UNIT_BYTES;
-        let place = match raw.verify(label.pool, label.disk, position) {
-            Ok(_) => "entry",
-            Err(_) => "entry not of this place",
+        // Positions count on from lap to lap of the ring.
+        let position = raw.ring_position();
+        let header = raw.verify(label.pool, label.disk, position);
+        let (kind, payload) = match header.ok().filter(|_| position % ring_bytes == place) {
+            Some(header) => ("entry", payload_of(path, &label, place, &header)),
+            None => ("entry not of this place", String::new()),
         };
-        print(&format!("{place} at {position}\n{}\n", raw.describe())).then_some(at)
+        let text = raw.describe();
+        let go_on = print(&format!("{kind} at {place}, byte {}\n{text}{payload}\n", start + place));
+        go_on.then_some(next)
     })
+}
+
+/// Whether the payload of an entry is what it was written with, in words.
+fn payload_of(path: &Path, label: &Label, place: u64, header: &EntryHeader) -> String {
+    let (start, ring_bytes) = (label.layout.journal_offset, label.layout.journal_bytes);
+    let bytes = round_up(header.entry_bytes(), UNIT_BYTES);
+    let first = bytes.min(ring_bytes - place);
+    let read = read_at(path, start + place, first).and_then(|mut entry| {
+        // It may run over the end of the ring.
+        entry.extend(read_at(path, start, bytes - first)?);
+        Ok(entry)
+    });
+    let end = ENTRY_HEADER_BYTES + header.payload_len as usize;
+    match read {
+        Err(error) => format!("payload          cannot be read: {error}\n"),
+        Ok(entry) => match header.verify_payload(&entry[ENTRY_HEADER_BYTES..end]) {
+            Ok(()) => "payload          matches its checksum\n".to_string(),
+            Err(_) => "payload          DOES NOT MATCH its checksum\n".to_string(),
+        },
+    }
 }
 
 /// Headers of shards in the data area: of all, or of the one object whose id prints as `wanted`.
@@ -143,11 +168,42 @@ pub fn object(path: &Path, wanted: Option<&str>, print: Print<'_>) -> Result<(),
                 header.epoch,
                 header.object.lsn,
             )),
-            Some(wanted) if wanted == id => print(&format!("{}\n", header.describe())),
+            Some(wanted) if wanted == id => {
+                let at = label.layout.data_offset + position;
+                let cells = cells_of(path, at, &header);
+                print(&format!("header at byte {at}\n{}{cells}\n", header.describe()))
+            }
             Some(_) => true,
         };
         go_on.then_some(next)
     })
+}
+
+/// How many cells of the shard whose header is at byte `at` match the checksums in that, in words.
+fn cells_of(path: &Path, at: u64, header: &ShardHeader) -> String {
+    let object = &header.object;
+    if header.checksums.0.is_empty() {
+        return "cells            their checksums are in the index only\n".to_string();
+    }
+    let bytes = round_up(object.shard_bytes.into(), UNIT_BYTES);
+    let payload = match read_at(path, at + UNIT_BYTES, bytes) {
+        Err(error) => return format!("cells            cannot be read: {error}\n"),
+        Ok(payload) => payload,
+    };
+    let list = match object.redundancy {
+        Redundancy::Replica { .. } => ShardIndex(0),
+        Redundancy::Erasure { .. } => header.shard,
+    };
+    let cells = payload[..object.shard_bytes as usize].chunks(object.cell_bytes as usize);
+    let expected = header.checksums.0.iter();
+    let bad = cells.zip(expected).zip(0..).filter(|((cell, expected), column)| {
+        cell_crc(object.id, list, *column, cell) != **expected
+    });
+    let (all, bad) = (header.checksums.0.len(), bad.count());
+    match bad {
+        0 => format!("cells            {all}, all match\n"),
+        bad => format!("cells            {all}, {bad} DO NOT MATCH\n"),
+    }
 }
 
 /// Where everything lies: on this disk, or on a new one of `bytes`.
