@@ -27,7 +27,7 @@ pub(super) enum Command {
     List(List),
     /// Show how pools are; exits with 1 if one is not healthy
     Status(Status),
-    /// Check that everything agrees and is there; changes nothing, exits with 4 if something was found
+    /// Check that everything agrees and is there; mends it if mounted, exits with 4 if something was found
     Check(Check),
     /// Show, add, replace, remove the disks of a mounted pool
     #[command(subcommand)]

@@ -1,5 +1,5 @@
-//! `isotherm check`: does everything agree, and is everything there? Changes nothing. A mounted pool is
-//! checked by its daemon, one that is not by this process.
+//! `isotherm check`: does everything agree, and is everything there? A mounted pool is checked by its daemon,
+//! which mends what it can; one that is not by this process, which changes nothing.
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use crate::control::{CheckProgress, CheckReport};
 use crate::pool::daemon;
 use crate::pool::host::Host;
 
-/// Exit code: something was found, and is as it was; fsck has it for that.
+/// Exit code: something was found; fsck has it for that.
 const FOUND: u8 = 4;
 
 pub(super) fn run(arguments: &Check) -> Outcome {
@@ -78,7 +78,9 @@ fn show(report: &CheckReport, deep: bool) -> String {
             0 => String::new(),
             _ => format!("{}: ", finding.paths.join(", ")),
         };
-        writeln!(text, "{lost}{paths}{}", finding.what).expect("writing to a String cannot fail");
+        let mended = if finding.mended { "; mended" } else { "" };
+        writeln!(text, "{lost}{paths}{}{mended}", finding.what)
+            .expect("writing to a String cannot fail");
     }
     let kept = report.findings.len() as u64;
     if report.found > kept {
@@ -89,7 +91,8 @@ fn show(report: &CheckReport, deep: bool) -> String {
         writeln!(text, "{disk} does not take part: {objects} objects have a shard there")
             .expect("as above");
     }
-    let CheckReport { inodes, names, objects, .. } = report;
+    let CheckReport { fixed, inodes, names, objects, .. } = report;
+    writeln!(text, "disks: {fixed} copies of labels, roots and batches").expect("as above");
     let bytes = size(report.bytes);
     writeln!(text, "index: {inodes} inodes, {names} names, {objects} objects, {bytes} of files")
         .expect("as above");
@@ -112,7 +115,12 @@ fn show(report: &CheckReport, deep: bool) -> String {
         (0, _, _) => {
             "everything agrees; what is on disks that are away could not be looked at".to_string()
         }
-        (found, _, _) => format!("{found} findings; nothing was changed"),
+        (found, _, _) => match report.findings.iter().filter(|finding| finding.mended).count() {
+            0 => format!("{found} findings; nothing was changed"),
+            mended => format!(
+                "{found} findings; {mended} are mended: shards and tables within moments, check again"
+            ),
+        },
     };
     writeln!(text, "{verdict}").expect("as above");
     text
@@ -134,6 +142,7 @@ mod tests {
                     paths: vec!["/a".into(), "/b".into()],
                     what: "x".into(),
                     lost: true,
+                    mended: false,
                 },
                 CheckFinding { what: "y".into(), ..CheckFinding::default() },
             ],
@@ -152,5 +161,10 @@ mod tests {
             ]
         );
         assert_eq!(lines.last(), Some(&"3 findings; nothing was changed"));
+        let mut report = report;
+        report.findings[1].mended = true;
+        let text = show(&report, true);
+        assert!(text.contains("\ny; mended\n"), "{text}");
+        assert!(text.contains("\n3 findings; 1 are mended"), "{text}");
     }
 }

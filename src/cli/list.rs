@@ -8,7 +8,7 @@ use super::args::List;
 use super::printing::{Table, print, size};
 use crate::base::PoolUuid;
 use crate::format::Label;
-use crate::pool::host::{FoundDisk, Host};
+use crate::pool::host::{Found, FoundDisk, Host};
 use crate::pool::mounting::running_pools;
 
 pub(super) fn run(arguments: &List) -> Outcome {
@@ -16,7 +16,9 @@ pub(super) fn run(arguments: &List) -> Outcome {
     let given = !arguments.devices.is_empty();
     let paths = if given { arguments.devices.clone() } else { host.block_devices() };
     let mut pools: BTreeMap<PoolUuid, Vec<FoundDisk>> = BTreeMap::new();
-    for disk in host.find(&paths) {
+    let Found { disks, refused } = host.look(&paths);
+    refused.iter().for_each(|disk| eprintln!("isotherm: {disk}"));
+    for disk in disks {
         pools.entry(disk.label.pool).or_default().push(disk);
     }
     let running = running_pools();

@@ -11,6 +11,10 @@
 //!    effective. Only now may the caller trim the ring, free what only older roots name, and only now
 //!    may its predecessor's copies be overwritten.
 //!
+//! A copy that is no longer what was written is not rewritten where it lies: its disk may have just one more,
+//! an older one, and the next root goes over that. Of two more roots one goes to the bad slot, by the rules
+//! above; nothing is written that a mount could take for older or newer than it is.
+//!
 //! Choosing: the highest (epoch, sequence) among the roots that verify, in place, on any member.
 //! Whatever was effective is on m+1 members, so a mount with all but m of them sees it or a later one.
 
@@ -18,7 +22,7 @@ use std::collections::BTreeMap;
 
 use crate::base::limits::ROOT_BYTES_MAX;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{DiskIndex, Epoch};
+use crate::base::{DiskIndex, Epoch, UNIT_BYTES};
 use crate::format::layout::SLOTS;
 use crate::format::root::{RawRoot, Root};
 
@@ -54,6 +58,8 @@ pub struct SlotsRead {
     pub found: Vec<FoundRoot>,
     /// Members of whom a slot could not be read: they may have newer ones.
     pub unread: Vec<DiskIndex>,
+    /// Slots with something in them that does not verify.
+    pub spoilt: Vec<(DiskIndex, usize)>,
 }
 
 /// Reads both slots of every active member. What does not verify (rotten, torn, of another pool, disk
@@ -80,7 +86,12 @@ pub fn read_roots(access: &Access, members: &Members) -> SlotsRead {
             RawRoot::decode(&bytes, offset).and_then(|r| r.verify(members.pool(), uuid, slot));
         match root {
             Ok(root) => slots.found.push(FoundRoot { disk, slot, root }),
-            Err(error) => log::debug!("disk {disk}, slot {slot}: {error}"),
+            Err(error) => {
+                log::debug!("disk {disk}, slot {slot}: {error}");
+                if bytes[..UNIT_BYTES as usize].iter().any(|&byte| byte != 0) {
+                    slots.spoilt.push((disk, slot));
+                }
+            }
         }
     }
     slots.unread.dedup();
@@ -179,6 +190,48 @@ impl Checkpoint {
             state.effective = Some(key(root));
         }
         result
+    }
+
+    /// Slots of active members that do not hold the root which was last written there, and how many were
+    /// looked at. Nothing is changed; what is being written meanwhile is not judged.
+    pub fn look(&self) -> (usize, Vec<(DiskIndex, usize)>) {
+        let members = self.quorum.members();
+        let (mut asked, mut reads) = (Vec::new(), Vec::new());
+        {
+            let state = self.state.lock();
+            for member in members.all() {
+                let (Some(disk), Some(slots)) =
+                    (members.handle(member.index), state.slots.get(&member.index))
+                else {
+                    continue;
+                };
+                for (slot, one) in slots.iter().enumerate().filter(|(_, one)| !one.is_busy()) {
+                    let Some(key) = one.key else { continue };
+                    let offset = member.layout.slot_offset(slot);
+                    let bytes = ROOT_BYTES_MAX as usize;
+                    reads.push(ReadAt { disk: disk.clone(), offset, bytes });
+                    asked.push((member.index, member.uuid, slot, key));
+                }
+            }
+        }
+        let answers = self.access.read(Class::Background, &reads, members.parity());
+        let mut bad = Vec::new();
+        let state = self.state.lock();
+        for (((disk, uuid, slot, written), read), answer) in asked.iter().zip(&reads).zip(answers) {
+            let is_there = match answer {
+                Ok(bytes) => RawRoot::decode(&bytes, read.offset)
+                    .and_then(|raw| raw.verify(members.pool(), *uuid, *slot))
+                    .is_ok_and(|root| key(&root) == *written),
+                Err(Miss::Failed(DiskError::Medium { .. })) => false,
+                Err(_) => continue,
+            };
+            let now = state.slots.get(disk).map(|slots| &slots[*slot]);
+            let as_asked = now.is_some_and(|now| now.key == Some(*written) && !now.is_busy());
+            if as_asked && !is_there {
+                bad.push((*disk, *slot));
+            }
+        }
+        (asked.len(), bad)
     }
 
     /// The last root that took effect, as (epoch, sequence).

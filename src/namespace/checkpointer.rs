@@ -346,6 +346,28 @@ impl Task for Checkpointer {
 }
 
 impl Core {
+    /// Asks for a checkpoint, and waits no longer than that for it. False if it did not take effect.
+    pub(super) fn checkpoint_within(&self, patience: Duration) -> bool {
+        let wanted = self.want_checkpoint();
+        let is_done = || self.state.lock().checkpoint_done >= wanted;
+        let until = Some(self.now() + patience);
+        self.wait
+            .until(&self.committed, until, &mut || is_done() || self.state.lock().failed.is_some());
+        is_done()
+    }
+
+    /// Asks for a checkpoint, without waiting for it; its number.
+    pub(super) fn want_checkpoint(&self) -> u64 {
+        let wanted = {
+            let mut state = self.state.lock();
+            state.checkpoint_wanted += 1;
+            state.checkpoint_wanted
+        };
+        self.index.look_again();
+        self.checkpoint_event.notify();
+        wanted
+    }
+
     /// Asks for a checkpoint and waits for it: a clean close, or a user's command.
     pub(super) fn checkpoint(&self) -> Result<(), NamespaceError> {
         let wanted = {

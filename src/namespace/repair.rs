@@ -17,6 +17,7 @@
 //! When, and in what order: `services::repair`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::core::Core;
 use super::error::NamespaceError;
@@ -27,10 +28,23 @@ use crate::base::{Event, Lsn, ObjectId, ShardIndex};
 use crate::fleet::{FleetError, Rebuild, Rebuilt};
 use crate::format::{Key, ObjectRecord, Place};
 
+/// How far tables and chains that were found bad are.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Renewal {
+    /// There are none.
+    #[default]
+    None,
+    /// They are being written anew.
+    Noted,
+    /// A root is to name the new ones: the checkpoint with this number.
+    Asked(u64),
+}
+
 /// What was found bad.
 #[derive(Default)]
 pub(super) struct BadShards {
     shards: BTreeMap<ObjectId, Vec<ShardIndex>>,
+    renewal: Renewal,
     /// Objects of the root's chains that are to be written anew.
     pub(super) chains: BTreeSet<ObjectId>,
 }
@@ -114,8 +128,12 @@ impl super::Namespace {
         let is_chain = core.state.lock().chains.iter().any(|record| record.id == object);
         if is_chain {
             core.state.lock().space_whole = true;
-            core.bad.lock().chains.insert(object);
-        } else if !core.index.refresh(object) {
+            let mut bad = core.bad.lock();
+            bad.chains.insert(object);
+            bad.renewal = Renewal::Noted;
+        } else if core.index.refresh(object) {
+            core.bad.lock().renewal = Renewal::Noted;
+        } else {
             let mut bad = core.bad.lock();
             if bad.shards.len() < BAD_OBJECTS_MAX || bad.shards.contains_key(&object) {
                 let shards = bad.shards.entry(object).or_default();
@@ -158,14 +176,34 @@ impl super::Namespace {
 
     /// Asks for a checkpoint, without waiting for it; its number.
     pub fn want_checkpoint(&self) -> u64 {
-        let wanted = {
-            let mut state = self.core.state.lock();
-            state.checkpoint_wanted += 1;
-            state.checkpoint_wanted
+        self.core.want_checkpoint()
+    }
+
+    /// As `want_checkpoint`, and waits for it, no longer than that. False if it did not take effect.
+    pub fn checkpoint_within(&self, patience: Duration) -> bool {
+        self.core.checkpoint_within(patience)
+    }
+
+    /// Whether every table and chain that was noted bad is written anew, and a root names the new ones. If
+    /// not, what it takes is asked for: in a pool where nothing changes nobody else would.
+    pub fn has_renewed(&self) -> bool {
+        let core = &self.core;
+        let step = core.bad.lock().renewal;
+        let next = match step {
+            Renewal::None => return true,
+            // The compactor is at it.
+            Renewal::Noted if core.index.has_stale() => return false,
+            Renewal::Noted => Renewal::Asked(core.want_checkpoint()),
+            Renewal::Asked(wanted) if !self.checkpoint_is_done(wanted) => return false,
+            Renewal::Asked(_) if core.bad.lock().chains.is_empty() => Renewal::None,
+            Renewal::Asked(_) => Renewal::Noted,
         };
-        self.core.index.look_again();
-        self.core.checkpoint_event.notify();
-        wanted
+        let mut bad = core.bad.lock();
+        // Something may have been noted since.
+        if bad.renewal == step {
+            bad.renewal = next;
+        }
+        bad.renewal == Renewal::None
     }
 
     /// Whether the checkpoint with this number, or a later one, took effect.

@@ -30,9 +30,9 @@ use crate::fleet::{
     FleetError, FoundRoot, Member, MemberState, Members, Reports, SlotsRead, choose_root,
     read_roots,
 };
-use crate::format::{DiskLayout, Label, MemberEntry, Root};
+use crate::format::{DiskLayout, Label, MemberEntry, Root, SLOTS};
 
-use super::labels::PoolLabels;
+use super::labels::{FoundLabel, LabelCopies, PoolLabels};
 
 /// A disk with a label, opened.
 #[derive(Clone)]
@@ -43,6 +43,8 @@ pub struct Candidate {
     pub drives: BTreeSet<DriveKey>,
     /// What its label says.
     pub label: Label,
+    /// What the copies of its label are like.
+    pub copies: LabelCopies,
 }
 
 /// How to take a pool.
@@ -85,6 +87,8 @@ pub struct Assembled {
     pub label: Label,
     /// All roots found.
     pub roots: Vec<FoundRoot>,
+    /// Slots with something in them that is no root of this place: rot, or a write that was cut off.
+    pub spoilt: Vec<(DiskIndex, usize)>,
     /// The one to go on from.
     pub root: Root,
     /// Whether it may be written to.
@@ -100,6 +104,14 @@ pub struct Assembled {
     pub rolled_back: Vec<DiskIndex>,
     /// The pool was not closed: it crashed, or runs elsewhere.
     pub unclean: bool,
+}
+
+impl Assembled {
+    /// Whether some disk has no root at all, only what is left of two.
+    pub fn both_slots_spoilt(&self) -> bool {
+        let slots = |disk| self.spoilt.iter().filter(|(other, _)| *other == disk).count();
+        self.spoilt.iter().any(|(disk, _)| slots(*disk) == SLOTS)
+    }
 }
 
 /// Why a pool cannot be taken at all.
@@ -170,7 +182,7 @@ pub fn assemble(
     }
     let found = Members::new(label.pool, label.redundancy, reports.clone());
     candidates.iter().for_each(|candidate| found.set(present(candidate)));
-    let SlotsRead { found: mut roots, unread } = read_roots(access, &found);
+    let SlotsRead { found: mut roots, unread, mut spoilt } = read_roots(access, &found);
     let is_of_it = |root: &Root| root.epoch != label.claim.epoch || root.epoch_id == label.claim.id;
     roots.retain(|found| is_possible(&found.root, &candidates) && is_of_it(&found.root));
     let root = choose_root(&roots)?.cloned();
@@ -178,6 +190,7 @@ pub fn assemble(
     let candidates: Vec<Candidate> =
         candidates.into_iter().filter(|candidate| is_member(candidate, &root)).collect();
     roots.retain(|found| candidates.iter().any(|c| c.label.index == found.disk));
+    spoilt.retain(|(disk, _)| candidates.iter().any(|c| c.label.index == *disk));
     let rolled_back = rolled_back(&candidates, &label, &root);
     let (members, missing) = table_of(&root, &candidates, &label, reports);
     let kept: Vec<DiskIndex> = members.all().iter().map(|member| member.index).collect();
@@ -194,7 +207,10 @@ pub fn assemble(
     let mut back: Vec<DiskIndex> = (candidates.iter().map(|candidate| candidate.label.index))
         .filter(|disk| !participants.contains(disk))
         .collect();
-    let of_disks = candidates.into_iter().map(|candidate| (candidate.label.index, candidate.label));
+    let of_disks = candidates.into_iter().map(|candidate| {
+        let Candidate { label, copies, .. } = candidate;
+        (label.index, FoundLabel { label, copies })
+    });
     let (access, members_too) = (access.clone(), members.clone());
     let mut label = label;
     let indices = root.members.iter().map(|entry| entry.index.0 + 1).max();
@@ -210,6 +226,7 @@ pub fn assemble(
         labels: Arc::new(labels),
         label,
         roots,
+        spoilt,
         root,
         mode,
         missing,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::assemble::AssembleError;
 use super::events::{Reporter, Teller};
 use super::face::{Face, check_open};
-use super::host::{FoundDisk, Host};
+use super::host::{Found, FoundDisk, Host};
 use super::memory::Trimmer;
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
@@ -118,11 +118,11 @@ pub enum DaemonError {
 /// Mounts, serves, and closes. `ready` is called once the mount works.
 pub fn run(host: &Host, options: DaemonOptions, ready: impl FnOnce()) -> Result<(), DaemonError> {
     clear_dead_mount(&options.mountpoint);
-    let found = find_members(host, &options)?;
-    let candidates = open_candidates(host, &found, options.open.assemble.read_only)?;
+    let Found { disks, refused } = find_members(host, &options)?;
+    let candidates = open_candidates(host, &disks, options.open.assemble.read_only)?;
     let pool = host.open_pool(candidates, options.open.clone())?;
     let teller = Teller::new(host.clock(), &pool.label.pool_name, options.on_event.clone());
-    teller.tell_opening(&pool);
+    teller.tell_opening(&pool, &refused);
     let mut mount_options = options.mount.clone();
     mount_options.source = pool.label.pool_name.clone();
     mount_options.read_only |= pool.read_only != ReadOnly::No;
@@ -202,6 +202,7 @@ fn start_control(
         clock: host.clock(),
         events,
         sightings,
+        platter: pool.platter.clone(),
     };
     let pid = std::process::id();
     let about = PoolStatus::no_daemon(
@@ -287,11 +288,13 @@ pub fn check(
     options.open.assemble.read_only = true;
     options.open.namespace.read_only = true;
     options.members_wait = Duration::ZERO;
-    let found = find_members(host, &options)?;
-    let candidates = open_candidates(host, &found, true)?;
+    let Found { disks, refused } = find_members(host, &options)?;
+    refused.iter().for_each(|disk| log::warn!("{disk}"));
+    let candidates = open_candidates(host, &disks, true)?;
     let pool = host.open_pool(candidates, options.open)?;
     let uuid = pool.uuid();
-    let report = check_open(&pool.namespace, &pool.members, &pool.entries, deep, tell);
+    let (namespace, members) = (&pool.namespace, &pool.members);
+    let report = check_open(namespace, &pool.platter, members, &pool.entries, deep, tell);
     pool.close().map_err(DaemonError::Close)?;
     // Nothing kept others from mounting it meanwhile: then what was read is no picture of anything.
     refuse_running(uuid)?;
@@ -299,7 +302,7 @@ pub fn check(
 }
 
 /// Step 1.
-fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, DaemonError> {
+fn find_members(host: &Host, options: &DaemonOptions) -> Result<Found, DaemonError> {
     let until = host.clock().now() + options.members_wait;
     let mut told = false;
     loop {
@@ -307,7 +310,8 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, 
             true => host.block_devices(),
             false => options.devices.clone(),
         };
-        let found = select(host.find(&paths), options)?;
+        let Found { disks, refused } = host.look(&paths);
+        let found = select(disks, options)?;
         let newest = found.iter().map(|disk| &disk.label);
         let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
         let complete = newest.is_some_and(|label| {
@@ -321,10 +325,11 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Vec<FoundDisk>, 
         let given = !options.devices.is_empty() && !found.is_empty();
         if complete || given || host.clock().now() >= until {
             if found.is_empty() {
+                refused.iter().for_each(|disk| log::warn!("{disk}"));
                 let pool = options.pool.clone().unwrap_or_else(|| "of these devices".to_string());
                 return Err(DaemonError::NotFound { pool });
             }
-            return Ok(found);
+            return Ok(Found { disks: found, refused });
         }
         if !told {
             told = true;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::host::RefusedDisk;
 use super::open::OpenPool;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Pace, Task};
@@ -95,7 +96,8 @@ impl Teller {
 
     /// What is wrong with a pool that was just opened: that it is degraded is an event like any other,
     /// else a machine that boots without a disk says nothing.
-    pub(super) fn tell_opening(&self, pool: &OpenPool) {
+    /// `refused`: disks that could be some of its own.
+    pub(super) fn tell_opening(&self, pool: &OpenPool, refused: &[RefusedDisk]) {
         if pool.was_unclean {
             let (name, replayed) = (&pool.label.pool_name, pool.replayed);
             log::info!("pool {name} was not closed: {replayed} batches were replayed");
@@ -106,6 +108,9 @@ impl Teller {
                 entry.map(|entry| entry.serial.as_str()).filter(|serial| !serial.is_empty());
             let serial = serial.map(|serial| format!(" (serial {serial})")).unwrap_or_default();
             self.tell(&format!("disk {disk}{serial} is missing"), true);
+        }
+        for disk in refused {
+            self.tell(&disk.to_string(), !pool.missing.is_empty());
         }
         for gap in &pool.gaps {
             self.tell(&format!("batches {} to {} are lost", gap.start(), gap.end()), true);

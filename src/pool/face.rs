@@ -9,6 +9,7 @@ use super::events::EventLog;
 use super::host::Host;
 use super::membership::{Membership, MembershipError};
 use super::open::ReadOnly;
+use super::platter::Platter;
 use super::returned::Sightings;
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
@@ -44,6 +45,7 @@ pub(super) struct Face {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) events: Arc<EventLog>,
     pub(super) sightings: Arc<Sightings>,
+    pub(super) platter: Platter,
 }
 
 impl Face {
@@ -191,7 +193,8 @@ impl Controlled for Face {
     }
 
     fn check(&self, deep: bool, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {
-        check_open(&self.namespace, &self.members, &self.entries(), deep, tell)
+        let (members, entries) = (&self.members, self.entries());
+        check_open(&self.namespace, &self.platter, members, &entries, deep, tell)
     }
 
     fn disk(&self, request: &DiskRequest) -> Result<String, String> {
@@ -239,6 +242,7 @@ impl Controlled for Face {
 /// Checks an open pool.
 pub(super) fn check_open(
     namespace: &Namespace,
+    platter: &Platter,
     members: &Members,
     entries: &[MemberEntry],
     deep: bool,
@@ -254,7 +258,7 @@ pub(super) fn check_open(
             (None, None) => format!("disk {}", index.0),
         }
     };
-    check(namespace, deep, &name, tell)
+    check(namespace, platter, deep, &name, tell)
 }
 
 /// What to do next, in plain words.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::assemble::Candidate;
 use super::create::{CreateError, CreateOptions, NewDisk, create};
-use super::labels::read_labels;
+use super::labels::{FoundLabel, LabelError, read_labels};
 use super::open::{Machine, OpenError, OpenOptions, OpenPool, TaskHost, open};
 use super::threads::{MachineClock, Threads, machine_wait};
 use crate::base::sync::Arc;
@@ -41,6 +41,28 @@ pub struct FoundDisk {
     pub drives: BTreeSet<DriveKey>,
     /// What its label says.
     pub label: Label,
+}
+
+/// A disk that has a label of which no copy can be used: whose it is cannot be told, so no pool takes it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "{path} is refused: no copy of its label can be used ({why}); its pool goes on without it, and makes \
+     anew what was on it; isotherm disk replace POOL DISK {path} --force takes it as a new disk"
+)]
+pub struct RefusedDisk {
+    /// Where it is.
+    pub path: String,
+    /// What is wrong with the copy that says most.
+    pub why: LabelError,
+}
+
+/// What looking at disks came to.
+#[derive(Clone, Default, Debug)]
+pub struct Found {
+    /// Disks with a label.
+    pub disks: Vec<FoundDisk>,
+    /// Disks whose label nobody can use.
+    pub refused: Vec<RefusedDisk>,
 }
 
 impl TaskHost for Threads {
@@ -139,6 +161,11 @@ impl Host {
     /// The disks among `paths` that have a label. Those that do not answer, or have none, are left
     /// out.
     pub fn find(&self, paths: &[PathBuf]) -> Vec<FoundDisk> {
+        self.look(paths).disks
+    }
+
+    /// The disks among `paths` that have a label, and those whose label nobody can use.
+    pub fn look(&self, paths: &[PathBuf]) -> Found {
         let mut disks = Vec::new();
         for path in paths {
             let opened = identify(path).and_then(|found| {
@@ -152,11 +179,20 @@ impl Host {
         }
         let handles: Vec<DiskHandle> = disks.iter().map(|(_, disk)| disk.clone()).collect();
         let labels = read_labels(&self.access(), &handles);
-        let found = disks.into_iter().zip(labels).filter_map(|((found, _), label)| {
+        let mut all = Found::default();
+        for ((found, _), label) in disks.into_iter().zip(labels) {
             let Identified { identity, drives, .. } = found;
-            Some(FoundDisk { identity, drives, label: label.ok()? })
-        });
-        found.collect()
+            match label {
+                Ok(FoundLabel { label, .. }) => {
+                    all.disks.push(FoundDisk { identity, drives, label });
+                }
+                Err(why) if why.is_damage() => {
+                    all.refused.push(RefusedDisk { path: identity.path, why });
+                }
+                Err(_) => {}
+            }
+        }
+        all
     }
 
     /// Opens these disks exclusively, as candidates for members. A disk that cannot be opened is
@@ -180,9 +216,9 @@ impl Host {
         let labels = read_labels(&self.access(), &handles);
         for ((disk, handle), label) in opened.into_iter().zip(labels) {
             match label {
-                Ok(label) if label.pool == disk.label.pool => {
+                Ok(FoundLabel { label, copies }) if label.pool == disk.label.pool => {
                     let drives = disk.drives.clone();
-                    candidates.push(Candidate { disk: handle, drives, label });
+                    candidates.push(Candidate { disk: handle, drives, label, copies });
                 }
                 Ok(_) => log::warn!("{}: has become another pool's disk", disk.identity.path),
                 Err(error) => log::warn!("{}: {error}", disk.identity.path),

@@ -154,12 +154,17 @@ pub fn object(path: &Path, wanted: Option<&str>, print: Print<'_>) -> Result<(),
         let header = RawShardHeader::decode(unit, position)
             .and_then(|raw| raw.verify(label.pool, label.disk, offset));
         let Ok(header) = header else { return Some(position + UNIT_BYTES) };
-        // The payload may hold anything, also what looks like a header: it is passed over.
-        let next = position + UNIT_BYTES + u64::from(header.object.shard_bytes);
         let id = header.object.id.to_string();
+        let at = label.layout.data_offset + position;
+        let (cells, is_there) = cells_of(path, at, &header);
+        // The payload may hold anything, also what looks like a header: it is passed over. Of an object that is
+        // no more others may have the place by now.
+        let payload = if is_there { u64::from(header.object.shard_bytes) } else { 0 };
+        let next = position + UNIT_BYTES + payload;
         let go_on = match wanted {
             None => print(&format!(
-                "unit {:<10} object {id} {:?} shard {} of {} bytes {} written in epoch {} after batch {}\n",
+                "unit {:<10} object {id} {:?} shard {} of {} bytes {} written in epoch {} after batch {}, \
+                 cells: {cells}\n",
                 offset.0,
                 header.object.kind,
                 header.shard,
@@ -169,9 +174,8 @@ pub fn object(path: &Path, wanted: Option<&str>, print: Print<'_>) -> Result<(),
                 header.object.lsn,
             )),
             Some(wanted) if wanted == id => {
-                let at = label.layout.data_offset + position;
-                let cells = cells_of(path, at, &header);
-                print(&format!("header at byte {at}\n{}{cells}\n", header.describe()))
+                let cells = format!("cells            {cells}");
+                print(&format!("header at byte {at}\n{}{cells}\n\n", header.describe()))
             }
             Some(_) => true,
         };
@@ -179,15 +183,16 @@ pub fn object(path: &Path, wanted: Option<&str>, print: Print<'_>) -> Result<(),
     })
 }
 
-/// How many cells of the shard whose header is at byte `at` match the checksums in that, in words.
-fn cells_of(path: &Path, at: u64, header: &ShardHeader) -> String {
+/// How many cells of the shard whose header is at byte `at` match the checksums in that, in words; and
+/// whether its payload is there, as far as can be told.
+fn cells_of(path: &Path, at: u64, header: &ShardHeader) -> (String, bool) {
     let object = &header.object;
     if header.checksums.0.is_empty() {
-        return "cells            their checksums are in the index only\n".to_string();
+        return ("their checksums are in the index only".to_string(), true);
     }
     let bytes = round_up(object.shard_bytes.into(), UNIT_BYTES);
     let payload = match read_at(path, at + UNIT_BYTES, bytes) {
-        Err(error) => return format!("cells            cannot be read: {error}\n"),
+        Err(error) => return (format!("cannot be read: {error}"), false),
         Ok(payload) => payload,
     };
     let list = match object.redundancy {
@@ -199,10 +204,9 @@ fn cells_of(path: &Path, at: u64, header: &ShardHeader) -> String {
     let bad = cells.zip(expected).zip(0..).filter(|((cell, expected), column)| {
         cell_crc(object.id, list, *column, cell) != **expected
     });
-    let (all, bad) = (header.checksums.0.len(), bad.count());
-    match bad {
-        0 => format!("cells            {all}, all match\n"),
-        bad => format!("cells            {all}, {bad} DO NOT MATCH\n"),
+    match (header.checksums.0.len(), bad.count()) {
+        (all, 0) => (format!("{all}, all match"), true),
+        (all, bad) => (format!("{all}, {bad} DO NOT MATCH"), false),
     }
 }
 

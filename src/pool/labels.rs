@@ -15,6 +15,9 @@
 //! 3. N - m members or more have it, and every other member is recorded as out. Only now may anything
 //!    else be written.
 //!
+//! *Rot*: a copy that cannot be used is rewritten from what the label says, and in every round before the
+//! good ones are touched: until it is durable, those are all there is [R6].
+//!
 //! A member that was out and is back takes the claim like the others, but stays recorded as out until a
 //! root is durable on it: until then the others' word counts, and not all of them may be lost.
 //!
@@ -27,7 +30,7 @@ use std::collections::BTreeMap;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{DiskIndex, Lsn};
 use crate::fleet::access::{Access, Miss, ReadAt, WriteAt};
-use crate::fleet::disk::{Class, DiskError, DiskHandle, Slice};
+use crate::fleet::disk::{Buffer, Class, DiskError, DiskHandle, Slice};
 use crate::fleet::{FailReason, FleetError, MemberState, Members, RecordMembers};
 use crate::format::{
     DiskLayout, EpochClaim, FormatError, LABEL_BYTES, LABEL_COPIES, Label, MemberStates, RawLabel,
@@ -50,8 +53,56 @@ pub enum LabelError {
     Unusable(FormatError),
 }
 
+impl LabelError {
+    /// Whether the disk has a label, and it is damaged: not another version's, nor of another place.
+    pub fn is_damage(&self) -> bool {
+        let LabelError::Unusable(error) = self else { return false };
+        matches!(error, FormatError::Checksum { .. } | FormatError::Field { .. })
+    }
+}
+
+/// The sequence of each copy of a disk's label; None: it cannot be used.
+pub type LabelCopies = [Option<u64>; LABEL_COPIES];
+
+/// A disk's label.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundLabel {
+    /// The newest copy that verifies.
+    pub label: Label,
+    /// What the copies are like.
+    pub copies: LabelCopies,
+}
+
+/// Why a copy of a label does not count.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadCopy {
+    /// The disk cannot read it.
+    #[error("cannot be read")]
+    Unreadable,
+    /// It does not make sense.
+    #[error("cannot be used: {0}")]
+    Unusable(FormatError),
+    /// It is whole, and another disk's.
+    #[error("is another disk's")]
+    Foreign,
+    /// It is whole, and older than what was written there.
+    #[error("is older than what was written there")]
+    Old,
+}
+
+/// A copy of a label that is not as it was written.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BadLabel {
+    /// On which disk.
+    pub disk: DiskIndex,
+    /// Which copy.
+    pub copy: usize,
+    /// What is wrong with it.
+    pub why: BadCopy,
+}
+
 /// Reads the labels of many disks at once: of each the newest copy that verifies.
-pub fn read_labels(access: &Access, disks: &[DiskHandle]) -> Vec<Result<Label, LabelError>> {
+pub fn read_labels(access: &Access, disks: &[DiskHandle]) -> Vec<Result<FoundLabel, LabelError>> {
     let mut reads = Vec::new();
     for disk in disks {
         for offset in DiskLayout::label_offsets_for(disk.identity().bytes) {
@@ -62,17 +113,23 @@ pub fn read_labels(access: &Access, disks: &[DiskHandle]) -> Vec<Result<Label, L
     let mut labels = Vec::new();
     for (index, disk) in disks.iter().enumerate() {
         let range = index * LABEL_COPIES..(index + 1) * LABEL_COPIES;
-        let mut best: Result<Label, LabelError> = Err(LabelError::None);
+        let mut copies = Vec::new();
         for (read, result) in reads[range.clone()].iter().zip(&results[range]) {
-            let copy = match result {
+            copies.push(match result {
                 Ok(bytes) => RawLabel::decode(bytes, read.offset)
                     .and_then(|raw| raw.verify(disk.identity().bytes))
                     .map_err(LabelError::Unusable),
                 Err(_) => Err(LabelError::Unreadable),
-            };
-            best = better(best, copy);
+            });
         }
-        labels.push(best);
+        let best = copies.iter().cloned().fold(Err(LabelError::None), better);
+        labels.push(best.map(|label| {
+            let of_it = |copy: &Label| (copy.pool, copy.disk) == (label.pool, label.disk);
+            let sequence = |copy: &Result<Label, LabelError>| {
+                copy.as_ref().ok().filter(|copy| of_it(copy)).map(|copy| copy.sequence)
+            };
+            FoundLabel { copies: std::array::from_fn(|copy| sequence(&copies[copy])), label }
+        }));
     }
     labels
 }
@@ -94,14 +151,35 @@ fn better(a: Result<Label, LabelError>, b: Result<Label, LabelError>) -> Result<
     }
 }
 
+/// What is known of one copy.
+#[derive(Clone, Copy, Default)]
+struct CopyState {
+    /// The sequence that was last written there; None: a write of it was not answered, or failed.
+    sequence: Option<u64>,
+    /// It cannot be used.
+    bad: bool,
+}
+
+/// In which order the copies are rewritten: bad ones before the good ones are touched [R6].
+fn order(copies: &[CopyState; LABEL_COPIES]) -> [usize; LABEL_COPIES] {
+    let mut order = std::array::from_fn(|copy| copy);
+    order.sort_by_key(|&copy| !copies[copy].bad);
+    order
+}
+
 /// One disk's label and the state of its copies.
 struct Held {
     label: Label,
+    copies: [CopyState; LABEL_COPIES],
     /// Per copy; more than one reference: its write was not reaped [R7].
     holds: [Arc<()>; LABEL_COPIES],
 }
 
 impl Held {
+    fn new(label: Label, copies: [CopyState; LABEL_COPIES]) -> Held {
+        Held { label, copies, holds: std::array::from_fn(|_| Arc::new(())) }
+    }
+
     fn is_busy(&self, copy: usize) -> bool {
         Arc::strong_count(&self.holds[copy]) > 1
     }
@@ -151,14 +229,14 @@ impl PoolLabels {
     pub fn new(
         access: Access,
         members: Arc<Members>,
-        labels: Vec<(DiskIndex, Label)>,
+        labels: Vec<(DiskIndex, FoundLabel)>,
         newest: &Label,
         returned: &[DiskIndex],
         removed: &[DiskIndex],
     ) -> PoolLabels {
-        let held = labels.into_iter().map(|(disk, label)| {
-            let holds = std::array::from_fn(|_| Arc::new(()));
-            (disk, Held { label, holds })
+        let held = labels.into_iter().map(|(disk, FoundLabel { label, copies })| {
+            let state = |sequence: Option<u64>| CopyState { sequence, bad: sequence.is_none() };
+            (disk, Held::new(label, copies.map(state)))
         });
         let common = Common {
             claim: newest.claim,
@@ -205,8 +283,8 @@ impl PoolLabels {
 
     /// It is one, and this is its label.
     pub fn adopt(&self, label: Label) {
-        let holds = std::array::from_fn(|_| Arc::new(()));
-        self.state.lock().held.insert(label.index, Held { label, holds });
+        let held = Held::new(label, Default::default());
+        self.state.lock().held.insert(held.label.index, held);
     }
 
     /// It is none any more, or has never become one.
@@ -295,43 +373,64 @@ impl PoolLabels {
     /// once `enough` have a copy. Returns who has at least one durable copy of it.
     fn write_round(&self, enough: usize) -> Vec<DiskIndex> {
         let mut open: Vec<DiskIndex> = self.members.active();
+        let orders: BTreeMap<DiskIndex, [usize; LABEL_COPIES]> = {
+            let state = self.state.lock();
+            state.held.iter().map(|(&disk, held)| (disk, order(&held.copies))).collect()
+        };
         let mut written: Vec<DiskIndex> = Vec::new();
-        for copy in 0..LABEL_COPIES {
-            let (disks, places) = self.plan_copy(copy, &open);
-            let enough = enough.min(places.len());
-            let results = self.access.write_durably(Class::Journal, &places, enough);
-            for (disk, result) in disks.into_iter().zip(results) {
-                match result {
-                    Ok(()) if !written.contains(&disk) => written.push(disk),
-                    Ok(()) => {}
-                    Err(miss) => {
-                        open.retain(|&other| other != disk);
-                        match miss {
-                            Miss::Late => self.members.late(disk),
-                            // A full host file system is not the disk's failure [R24].
-                            Miss::Failed(DiskError::HostFull) => {}
-                            Miss::Failed(error) => {
-                                self.members.fail(disk, FailReason::of_write(error));
-                            }
-                        }
-                    }
+        for turn in 0..LABEL_COPIES {
+            let copies = open.iter().filter_map(|disk| Some((*disk, orders.get(disk)?[turn])));
+            for (disk, done) in self.write_copies(&copies.collect::<Vec<_>>(), enough) {
+                if !done {
+                    open.retain(|&other| other != disk);
+                } else if !written.contains(&disk) {
+                    written.push(disk);
                 }
             }
         }
         written
     }
 
-    /// The writes of one copy on those of `open` where it may be written, each made from the newest
-    /// state.
-    fn plan_copy(&self, copy: usize, open: &[DiskIndex]) -> (Vec<DiskIndex>, Vec<WriteAt>) {
+    /// Rewrites these copies, one a disk, where it may be done now; says of each that was tried whether it
+    /// is durable.
+    fn write_copies(&self, copies: &[(DiskIndex, usize)], enough: usize) -> Vec<(DiskIndex, bool)> {
+        let (planned, places) = self.plan_copies(copies);
+        let results = self.access.write_durably(Class::Journal, &places, enough.min(places.len()));
+        let mut done = Vec::new();
+        for ((disk, copy, sequence), result) in planned.into_iter().zip(results) {
+            done.push((disk, result.is_ok()));
+            match result {
+                Ok(()) => self.note_written(disk, copy, sequence),
+                Err(Miss::Late) => self.members.late(disk),
+                // A full host file system is not the disk's failure [R24].
+                Err(Miss::Failed(DiskError::HostFull)) => {}
+                Err(Miss::Failed(error)) => self.members.fail(disk, FailReason::of_write(error)),
+            }
+        }
+        done
+    }
+
+    fn note_written(&self, disk: DiskIndex, copy: usize, sequence: u64) {
+        if let Some(held) = self.state.lock().held.get_mut(&disk) {
+            held.copies[copy] = CopyState { sequence: Some(sequence), bad: false };
+        }
+    }
+
+    /// The writes of these copies where they may be written, each made from the newest state: disk, copy
+    /// and sequence.
+    fn plan_copies(
+        &self,
+        copies: &[(DiskIndex, usize)],
+    ) -> (Vec<(DiskIndex, usize, u64)>, Vec<WriteAt>) {
         let mut state = self.state.lock();
         let (common, indices) = (state.common, state.indices);
-        let (mut disks, mut places) = (Vec::new(), Vec::new());
-        for &disk in open {
+        let (mut planned, mut places) = (Vec::new(), Vec::new());
+        for &(disk, copy) in copies {
             let Some(handle) = self.members.handle(disk) else { continue };
             let Some(held) = state.held.get_mut(&disk).filter(|held| held.may_write(copy)) else {
                 continue;
             };
+            held.copies[copy].sequence = None;
             let label = &mut held.label;
             label.sequence = label.sequence.saturating_add(1);
             label.claim = common.claim;
@@ -346,9 +445,87 @@ impl PoolLabels {
                 data: Slice::copy_of(&label.encode()),
                 hold: held.holds[copy].clone(),
             });
-            disks.push(disk);
+            planned.push((disk, copy, label.sequence));
         }
-        (disks, places)
+        (planned, places)
+    }
+
+    /// Copies on disks that take part which are not what was written there, and how many were looked at.
+    /// Nothing is changed. What is being written meanwhile is not judged.
+    pub fn look(&self) -> (usize, Vec<BadLabel>) {
+        let (mut asked, mut reads) = (Vec::new(), Vec::new());
+        {
+            let state = self.state.lock();
+            for (&disk, held) in &state.held {
+                let Some(handle) = self.members.handle(disk) else { continue };
+                for copy in (0..LABEL_COPIES).filter(|&copy| !held.is_busy(copy)) {
+                    let offset = held.label.layout.label_offsets[copy];
+                    let bytes = LABEL_BYTES as usize;
+                    reads.push(ReadAt { disk: handle.clone(), offset, bytes });
+                    asked.push((disk, copy, held.copies[copy].sequence));
+                }
+            }
+        }
+        let results = self.access.read(Class::Background, &reads, self.members.parity());
+        let mut bad = Vec::new();
+        let state = self.state.lock();
+        for (((disk, copy, expected), read), result) in asked.iter().zip(&reads).zip(&results) {
+            let Some(held) = state.held.get(disk) else { continue };
+            if held.is_busy(*copy) || held.copies[*copy].sequence != *expected {
+                continue;
+            }
+            if let Some(why) = judge(held, *expected, read, result) {
+                bad.push(BadLabel { disk: *disk, copy: *copy, why });
+            }
+        }
+        (asked.len(), bad)
+    }
+
+    /// Rewrites these copies, of each disk one at a time [R6]; says of each whether it is durable.
+    pub fn mend(&self, bad: &[BadLabel]) -> Vec<bool> {
+        {
+            let mut state = self.state.lock();
+            for BadLabel { disk, copy, .. } in bad {
+                if let Some(held) = state.held.get_mut(disk) {
+                    held.copies[*copy].bad = true;
+                }
+            }
+        }
+        for copy in 0..LABEL_COPIES {
+            let of_copy = bad.iter().filter(|bad| bad.copy == copy);
+            let copies: Vec<_> = of_copy.map(|bad| (bad.disk, copy)).collect();
+            if !copies.is_empty() {
+                self.write_copies(&copies, copies.len());
+            }
+        }
+        let state = self.state.lock();
+        let is_good = |BadLabel { disk, copy, .. }: &BadLabel| {
+            state.held.get(disk).is_some_and(|held| !held.copies[*copy].bad)
+        };
+        bad.iter().map(is_good).collect()
+    }
+}
+
+/// What is wrong with a copy that was read; None: nothing, or its disk did not answer.
+fn judge(
+    held: &Held,
+    expected: Option<u64>,
+    read: &ReadAt,
+    result: &Result<Buffer, Miss>,
+) -> Option<BadCopy> {
+    let bytes = match result {
+        Ok(bytes) => bytes,
+        Err(Miss::Failed(DiskError::Medium { .. })) => return Some(BadCopy::Unreadable),
+        Err(_) => return None,
+    };
+    let disk_bytes = read.disk.identity().bytes;
+    let label = RawLabel::decode(bytes, read.offset).and_then(|raw| raw.verify(disk_bytes));
+    match label {
+        Err(error) => Some(BadCopy::Unusable(error)),
+        Ok(copy) if (copy.pool, copy.disk) != (held.label.pool, held.label.disk) => {
+            Some(BadCopy::Foreign)
+        }
+        Ok(copy) => expected.filter(|&expected| copy.sequence != expected).map(|_| BadCopy::Old),
     }
 }
 
@@ -390,6 +567,26 @@ impl RecordMembers for PoolLabels {
             if whole & bit(member.index) != 0 && member.state == MemberState::Active {
                 self.members.touch();
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r6_copies_that_cannot_be_used_are_written_before_the_good_ones() {
+        let table: [([bool; LABEL_COPIES], [usize; LABEL_COPIES]); 5] = [
+            ([false, false, false], [0, 1, 2]),
+            ([false, true, false], [1, 0, 2]),
+            ([false, true, true], [1, 2, 0]),
+            ([true, false, true], [0, 2, 1]),
+            ([true, true, true], [0, 1, 2]),
+        ];
+        for (bad, want) in table {
+            let copies = bad.map(|bad| CopyState { sequence: None, bad });
+            assert_eq!(order(&copies), want, "{bad:?}");
         }
     }
 }

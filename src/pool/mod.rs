@@ -15,6 +15,7 @@ mod memory;
 pub mod mounting;
 pub mod open;
 pub mod plan;
+mod platter;
 mod returned;
 mod root_keeper;
 pub mod simulated;

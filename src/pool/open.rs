@@ -19,11 +19,12 @@ use std::ops::RangeInclusive;
 use super::assemble::{AssembleError, AssembleOptions, Assembled, Candidate, Mode, assemble};
 use super::labels::PoolLabels;
 use super::membership::Membership;
+use super::platter::{Platter, SeenOpening, Writers};
 use super::root_keeper::RootKeeper;
 use crate::base::limits::BUFFER_POOL_BYTES;
 use crate::base::sync::atomic::AtomicBool;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Clock, DiskIndex, Epoch, PoolUuid, Random, Task, Wait};
+use crate::base::{Clock, DiskIndex, Epoch, Lsn, PoolUuid, Random, Task, Wait};
 use crate::fleet::disk::BufferPool;
 use crate::fleet::{
     Access, Checkpoint, FleetError, FoundRoot, Heat, Journal, JournalContext, Members,
@@ -200,6 +201,8 @@ pub struct OpenPool {
     pub repair: SharedProgress,
     /// For disks that come and go; None if it is read-only.
     pub membership: Option<Arc<Membership>>,
+    /// What its disks have at fixed places, for checks.
+    pub platter: Platter,
     pub(super) journal: Option<Arc<Journal>>,
     labels: Arc<PoolLabels>,
     tasks: Arc<dyn TaskHost>,
@@ -221,8 +224,10 @@ struct Opened {
     journal: Option<Arc<Journal>>,
     replayed: usize,
     gaps: Vec<RangeInclusive<u64>>,
+    thin: Vec<(Lsn, usize)>,
     repair: SharedProgress,
     membership: Option<Arc<Membership>>,
+    writers: Option<Writers>,
 }
 
 /// A pool that may be written to.
@@ -231,6 +236,7 @@ struct Running {
     journal: Arc<Journal>,
     repair: SharedProgress,
     membership: Arc<Membership>,
+    writers: Writers,
 }
 
 /// Opens the pool that these disks are.
@@ -260,7 +266,14 @@ pub fn open(
         let mode = ReadOnly::Mode(assembled.mode);
         open_to_read(&mut machine, &access, &assembled, &options, mode)?
     };
+    let platter = Platter {
+        labels: assembled.labels.clone(),
+        namespace: opened.namespace.clone(),
+        writers: opened.writers,
+        seen: SeenOpening { spoilt: assembled.spoilt, thin: opened.thin },
+    };
     Ok(OpenPool {
+        platter,
         namespace: opened.namespace,
         members: opened.parts.members,
         space: opened.parts.space,
@@ -302,11 +315,19 @@ fn open_to_write(
         recovery.replay(log.lsn(index), &log.payload(index)?)?;
         log.give_up(index);
     }
-    let Running { namespace, journal, repair, membership } =
+    let Running { namespace, journal, repair, membership, writers } =
         go_on(machine, &parts, assembled, recovery, &log.end, claim, options)?;
-    let (journal, membership, gaps) = (Some(journal), Some(membership), Vec::new());
-    let replayed = log.len();
-    Ok(Ok(Opened { parts, namespace, journal, replayed, gaps, repair, membership }))
+    Ok(Ok(Opened {
+        parts,
+        namespace,
+        journal: Some(journal),
+        replayed: log.len(),
+        gaps: Vec::new(),
+        thin: Vec::new(),
+        repair,
+        membership: Some(membership),
+        writers: Some(writers),
+    }))
 }
 
 /// Step 3 without writing anything: of the newest root that still leads somewhere, everything that can
@@ -358,9 +379,18 @@ fn look_from(
         log.give_up(index);
     }
     let namespace = recovery.finish_read_only()?;
-    let (journal, repair, membership) = (None, SharedProgress::default(), None);
-    let (replayed, gaps) = (log.len(), log.gaps);
-    Ok(Opened { parts, namespace, journal, replayed, gaps, repair, membership })
+    let need = assembled.participants.len().min(parts.members.parity() + 1);
+    Ok(Opened {
+        parts,
+        namespace,
+        journal: None,
+        replayed: log.len(),
+        thin: log.thin(need),
+        gaps: log.gaps,
+        repair: SharedProgress::default(),
+        membership: None,
+        writers: None,
+    })
 }
 
 /// The roots before `newest`, each once, from new to old.
@@ -483,6 +513,7 @@ fn go_on(
     let reclaim = Reclaim::new(namespace.clone(), clock.clone(), options.reclaim);
     machine.tasks.run(Box::new(reclaim));
     machine.tasks.run(Box::new(Rejoin::new(namespace.clone(), clock.clone())));
+    let writers = Writers { keeper: keeper.clone(), journal: journal.clone() };
     let membership = Arc::new(Membership {
         access: parts.access.clone(),
         members: parts.members.clone(),
@@ -499,7 +530,11 @@ fn go_on(
     let (repair, progress) =
         Repair::new(namespace.clone(), members, clock, removal, options.repair);
     machine.tasks.run(Box::new(repair));
-    Ok(Running { namespace, journal, repair: progress, membership })
+    if assembled.both_slots_spoilt() {
+        // Recovery's root went to one of them.
+        namespace.want_checkpoint();
+    }
+    Ok(Running { namespace, journal, repair: progress, membership, writers })
 }
 
 impl OpenPool {

@@ -49,6 +49,11 @@ impl RootKeeper {
         self.state.lock().journal = Some(journal);
     }
 
+    /// Slots that do not hold the root that was last written there, and how many were looked at.
+    pub fn look(&self) -> (usize, Vec<(DiskIndex, usize)>) {
+        self.checkpoint.look()
+    }
+
     /// What the last root says about the log.
     pub fn last_mark(&self) -> Mark {
         self.state.lock().mark.clone()

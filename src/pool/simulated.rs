@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::assemble::{AssembleOptions, Candidate};
 use super::create::{CreateOptions, NewDisk, create};
-use super::labels::read_labels;
+use super::labels::{FoundLabel, read_labels};
 use super::open::{Machine, OpenError, OpenOptions, OpenPool, TaskHost, open};
 use crate::base::limits::BUFFER_POOL_BYTES;
 use crate::base::simulation::World;
@@ -102,7 +102,8 @@ impl SimMachine {
         let labels = read_labels(&self.access(), &handles);
         let candidates = handles.into_iter().zip(labels).filter_map(|(disk, label)| {
             let drives = BTreeSet::from([DriveKey(disk.identity().path.clone())]);
-            Some(Candidate { disk, drives, label: label.ok()? })
+            let FoundLabel { label, copies } = label.ok()?;
+            Some(Candidate { disk, drives, label, copies })
         });
         candidates.collect()
     }

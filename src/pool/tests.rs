@@ -38,6 +38,7 @@ mod pauses;
 mod reclaim;
 mod rejoin;
 mod repairs;
+mod rot;
 mod streams;
 
 const DISK_BYTES: u64 = 256 * MIB;
@@ -107,7 +108,8 @@ impl Bench {
         let both = disks.into_iter().zip(labels);
         both.filter_map(|(disk, label)| {
             let drives = BTreeSet::from([DriveKey(disk.identity().path.clone())]);
-            Some(Candidate { disk, drives, label: label.ok()? })
+            let FoundLabel { label, copies } = label.ok()?;
+            Some(Candidate { disk, drives, label, copies })
         })
         .collect()
     }

@@ -1,19 +1,22 @@
 //! The check: does everything agree, and is everything there?
 //!
-//! 1. The audit of the index (`namespace::audit`): names, links, counts, extents, records, the space map.
-//! 2. Deep: every shard of every object is read, copies of the index and of what the root names too, and
+//! 1. Labels, checkpoint roots and the log, on every disk (`FixedPlaces`).
+//! 2. The audit of the index (`namespace::audit`): names, links, counts, extents, records, the space map.
+//! 3. Deep: every shard of every object is read, copies of the index and of what the root names too, and
 //!    the owners' list inside each object is compared with the extents [R17].
-//! 3. What was found is told in terms of files.
+//! 4. What was found is told in terms of files.
 //!
-//! Nothing is changed. On a mounted pool users' reads go first, and what they change meanwhile is no
-//! finding. Memory is bounded: findings beyond a thousand are only counted.
+//! A pool that is only read stays as it is. In one that is mounted to be written to, what is bad and can be
+//! made from what is good is: copies of labels at once, roots and log by checkpoints, shards by repair, which
+//! is told of them. Users' reads go first, and what they change meanwhile is no finding. Memory is bounded:
+//! findings beyond a thousand are only counted.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{DiskIndex, Ino, ObjectId};
+use crate::base::{DiskIndex, Ino, ObjectId, ShardIndex};
 use crate::fleet::{FleetError, ShardHealth};
 use crate::format::ObjectKind;
 use crate::namespace::{Namespace, NamespaceError, ObjectHealth};
@@ -23,10 +26,24 @@ const FINDINGS_MAX: usize = 1000;
 /// Files that are named for one object.
 const PATHS_MAX: usize = 8;
 
+/// What every disk has at fixed places: labels, checkpoint roots, the log. Whoever knows them can look.
+pub trait FixedPlaces {
+    /// What is not as it was written, on which disk, as `name` calls it; mended by the time it is told, where
+    /// that can be. `tell` hears how much was looked at since it was last called; if it says false, the rest
+    /// is left out.
+    fn look(
+        &self,
+        name: &dyn Fn(DiskIndex) -> String,
+        tell: &mut dyn FnMut(u64) -> bool,
+    ) -> Vec<CheckFinding>;
+    /// Whether what is bad may be written again.
+    fn may_mend(&self) -> bool;
+}
+
 /// How far a check is.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CheckProgress {
-    /// `index` (counts entries) or `shards` (counts bytes).
+    /// `disks` (counts structures), `index` (counts entries) or `shards` (counts bytes).
     pub step: String,
     /// Done of it.
     pub done: u64,
@@ -43,6 +60,8 @@ pub struct CheckFinding {
     pub what: String,
     /// Bytes of files are gone: fewer shards are good than are needed.
     pub lost: bool,
+    /// What is bad was written again, or is about to be.
+    pub mended: bool,
 }
 
 /// A disk that does not take part or does not answer.
@@ -57,6 +76,8 @@ pub struct CheckAway {
 /// What a check came to.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct CheckReport {
+    /// Labels, roots and copies of batches that were looked at, on all disks together.
+    pub fixed: u64,
     /// Inodes.
     pub inodes: u64,
     /// Names in directories.
@@ -114,15 +135,19 @@ pub type Tell<'a> = dyn FnMut(&CheckProgress) -> bool + 'a;
 /// Checks a pool. `name` says how people call a disk.
 pub fn check(
     namespace: &Namespace,
+    places: &dyn FixedPlaces,
     deep: bool,
     name: &dyn Fn(DiskIndex) -> String,
     tell: &mut Tell<'_>,
 ) -> Result<CheckReport, CheckError> {
-    let mut report = audit(namespace, tell)?;
+    let (fixed, found) = look(places, name, tell)?;
+    let mut report = CheckReport { fixed, ..audit(namespace, tell)? };
+    found.into_iter().for_each(|finding| report.note(finding));
     if deep {
         let mut walk = Walk {
             namespace,
             name,
+            may_mend: places.may_mend(),
             tell,
             report: &mut report,
             progress: CheckProgress { step: "shards".into(), ..CheckProgress::default() },
@@ -135,6 +160,21 @@ pub fn check(
 }
 
 /// Step 1.
+fn look(
+    places: &dyn FixedPlaces,
+    name: &dyn Fn(DiskIndex) -> String,
+    tell: &mut Tell<'_>,
+) -> Result<(u64, Vec<CheckFinding>), CheckError> {
+    let (mut done, mut goes_on) = (0, true);
+    let found = places.look(name, &mut |more| {
+        done += more;
+        goes_on = goes_on && tell(&CheckProgress { step: "disks".into(), done, total: done });
+        goes_on
+    });
+    if goes_on { Ok((done, found)) } else { Err(CheckError::Stopped) }
+}
+
+/// Step 2.
 fn audit(namespace: &Namespace, tell: &mut Tell<'_>) -> Result<CheckReport, CheckError> {
     let total = namespace.index_entries();
     let (done, tell) = (Cell::new(0), RefCell::new(tell));
@@ -150,7 +190,7 @@ fn audit(namespace: &Namespace, tell: &mut Tell<'_>) -> Result<CheckReport, Chec
     let findings = audit.findings.iter().map(|found| CheckFinding {
         paths: found.path.iter().map(|path| path.escape_ascii().to_string()).collect(),
         what: found.finding.to_string(),
-        lost: false,
+        ..CheckFinding::default()
     });
     Ok(CheckReport {
         inodes: audit.inodes,
@@ -166,10 +206,11 @@ fn audit(namespace: &Namespace, tell: &mut Tell<'_>) -> Result<CheckReport, Chec
     })
 }
 
-/// Step 2 under way.
+/// Step 3 under way.
 struct Walk<'a, 't> {
     namespace: &'a Namespace,
     name: &'a dyn Fn(DiskIndex) -> String,
+    may_mend: bool,
     tell: &'a mut Tell<'t>,
     report: &'a mut CheckReport,
     progress: CheckProgress,
@@ -254,6 +295,7 @@ impl Walk<'_, '_> {
         if !broken {
             return;
         }
+        self.mend(&health);
         if self.broken.len() < FINDINGS_MAX {
             self.broken.push(health);
         } else {
@@ -261,7 +303,23 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Step 3.
+    /// Whether repair can do something about it, or could not as it is.
+    fn can_mend(&self, health: &ObjectHealth) -> bool {
+        let is_bad = |shard: &ShardHealth| shard.is_bad();
+        self.may_mend && health.readable() >= health.need && health.shards.iter().any(is_bad)
+    }
+
+    /// Tells repair.
+    fn mend(&self, health: &ObjectHealth) {
+        if self.can_mend(health) {
+            let shards = health.shards.iter().zip(0..);
+            for (_, shard) in shards.filter(|(shard, _)| shard.is_bad()) {
+                self.namespace.note_bad(health.object, ShardIndex(shard));
+            }
+        }
+    }
+
+    /// Step 4.
     fn tell_broken(&mut self) -> Result<(), CheckError> {
         let broken = std::mem::take(&mut self.broken);
         // What is lost does not say whose it was: the index does.
@@ -280,6 +338,7 @@ impl Walk<'_, '_> {
                 paths: paths.map(|path| path.escape_ascii().to_string()).collect(),
                 what: describe(health, self.name),
                 lost: health.readable() < health.need,
+                mended: self.can_mend(health),
             };
             self.report.note(finding);
         }

@@ -7,7 +7,8 @@
 //!    whole (`namespace::repair`), waiting for their batch before the next ones.
 //! 3. Where no disk is left for a shard and the next loss would be one of data, what is alive in the
 //!    object is written again, narrower and at full margin [R12]: a compaction that frees nothing.
-//! 4. Tables are written again by the index's compactor, and the root's chains by a checkpoint.
+//! 4. Tables are written again by the index's compactor, and the root's chains by a checkpoint; also of those
+//!    with a bad copy, at once, and a checkpoint names them, also where nothing else changes.
 //! 5. A member that is to leave is treated likewise, but for being read from; and when nothing is on it
 //!    any more, it is removed.
 //!
@@ -43,6 +44,8 @@ impl Default for RepairOptions {
 
 /// Pause while a batch is on its way.
 const BATCH: Duration = Duration::from_millis(5);
+/// Pause while tables or chains are written anew.
+const RENEWAL: Duration = Duration::from_millis(500);
 /// Pause after a pass that could not do everything.
 const RETRY: Duration = Duration::from_secs(60);
 /// The same after many such passes: each one doubles it.
@@ -213,7 +216,8 @@ impl Repair {
         }
         let bad = self.namespace.take_bad();
         if bad.is_empty() {
-            return Ok(self.pause(self.options.look));
+            let is_done = self.namespace.has_renewed();
+            return Ok(self.pause(if is_done { self.options.look } else { RENEWAL }));
         }
         let lacking = |object| Lacking { object, bytes: 0, length: 0, margin: 1 };
         let left = bad.into_iter().map(|(object, shards)| (lacking(object), shards)).collect();

@@ -14,7 +14,7 @@ use isotherm::fleet::disk::{BufferPool, DiskHandle};
 use isotherm::namespace::{Caller, ChainLimits, Options, SetAttr};
 use isotherm::pool::assemble::Candidate;
 use isotherm::pool::create::{CreateOptions, NewDisk, create};
-use isotherm::pool::labels::read_labels;
+use isotherm::pool::labels::{FoundLabel, read_labels};
 use isotherm::pool::open::{Machine as Rooms, OpenOptions, OpenPool, ReadOnly, TaskHost, open};
 use isotherm::services::reclaim::ReclaimOptions;
 
@@ -144,7 +144,8 @@ impl SimPool {
             .zip(labels)
             .filter_map(|((at, disk), label)| {
                 let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
-                Some(Candidate { disk, drives, label: label.ok()? })
+                let FoundLabel { label, copies } = label.ok()?;
+                Some(Candidate { disk, drives, label, copies })
             })
             .collect();
         let mut options = OpenOptions { buffer_bytes: BUFFER_BYTES, ..OpenOptions::default() };

@@ -131,7 +131,8 @@ impl Journal {
         }
         state.busy = true;
         let bytes = entry_bytes(payload.len());
-        state.log.push_back(Logged { lsn, batch_crc: crc, bytes, places: Vec::new() });
+        let (places, written) = (Vec::new(), Vec::new());
+        state.log.push_back(Logged { lsn, batch_crc: crc, bytes, places, written });
         state.log_bytes += bytes;
         let acked = state.acked;
         let flight = Flight::new();
@@ -240,6 +241,11 @@ impl Journal {
             for &(disk, position, written) in &reaped.positions {
                 let ring = state.rings.iter_mut().find(|ring| ring.disk == disk);
                 ring.expect("copies go to rings we know").reaped(position, written);
+                let of_it = |logged: &&mut Logged| logged.places.contains(&(disk, position));
+                // Trimmed meanwhile: then it does not matter.
+                if written && let Some(logged) = state.log.iter_mut().rev().find(of_it) {
+                    logged.written.push((disk, position));
+                }
             }
             for (disk, _) in reaped.errors.iter().filter(|(_, e)| *e == DiskError::HostFull) {
                 // A full host file system is not the disk's failure [R24]: like a late one.

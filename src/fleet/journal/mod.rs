@@ -19,7 +19,8 @@
 //! * [R2] Before a batch is acknowledged without a member, the survivors' labels say that it is out.
 //!
 //! Files: `ring.rs` one disk's ring (pure), `commit.rs` how a batch becomes durable, `scan.rs` what a
-//! ring holds (pure), `chain.rs` which of it counts (pure), `replay.rs` reading it all back.
+//! ring holds (pure), `chain.rs` which of it counts (pure), `replay.rs` reading it all back, `look.rs` whether what
+//! is in use is still there.
 //! Not here: what a batch means (`format::batch`), when to checkpoint, labels (`pool`).
 
 use std::collections::VecDeque;
@@ -37,6 +38,7 @@ use super::quorum::Quorum;
 
 mod chain;
 mod commit;
+mod look;
 mod replay;
 mod ring;
 mod scan;
@@ -91,6 +93,8 @@ struct Logged {
     bytes: u64,
     /// Where copies of it were begun.
     places: Vec<(DiskIndex, u64)>,
+    /// Where of these it is known to be.
+    written: Vec<(DiskIndex, u64)>,
 }
 
 struct State {

@@ -107,6 +107,13 @@ impl Replay {
         self.chain.links[index].lsn
     }
 
+    /// Acknowledged batches with fewer than `need` copies left, and how many they have.
+    pub fn thin(&self, need: usize) -> Vec<(Lsn, usize)> {
+        let acked = self.chain.links.iter().filter(|link| link.lsn <= self.acked);
+        let copies = acked.map(|link| (link.lsn, link.places.len()));
+        copies.filter(|&(_, copies)| copies < need).collect()
+    }
+
     /// The batch at `index` was applied: its payload need not stay in memory.
     pub fn give_up(&mut self, index: usize) {
         let link = &self.chain.links[index];

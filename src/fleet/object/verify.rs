@@ -38,6 +38,11 @@ pub enum ShardHealth {
 }
 
 impl ShardHealth {
+    /// Its disk answers, and it is not what was written there.
+    pub fn is_bad(self) -> bool {
+        matches!(self, ShardHealth::Unread(_) | ShardHealth::Nameless(_) | ShardHealth::Bad(..))
+    }
+
     /// Its bytes can be used.
     pub fn is_readable(self) -> bool {
         matches!(self, ShardHealth::Good | ShardHealth::Nameless(_))

@@ -388,6 +388,11 @@ impl Index {
         is_table
     }
 
+    /// Whether tables of which a copy is bad are still to be written again.
+    pub fn has_stale(&self) -> bool {
+        !self.stale.lock().is_empty()
+    }
+
     /// Whether a table is to be written again.
     fn is_stale(&self, table: &Table) -> bool {
         self.store.lacks(&table.record) || self.stale.lock().contains(&table.record.id)

@@ -13,7 +13,9 @@ use crate::namespace::NamespaceError;
 use crate::namespace::{FileKind, Namespace, NewInode};
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
-use crate::services::check::{CheckAway, CheckError, CheckFinding, CheckReport, check};
+use crate::services::check::{
+    CheckAway, CheckError, CheckFinding, CheckReport, FixedPlaces, check,
+};
 
 const DIRECTORY: NewInode = NewInode { kind: FileKind::Directory, mode: 0o755, umask: 0, rdev: 0 };
 
@@ -23,12 +25,39 @@ fn machine(seed: u64) -> SimMachine {
     machine
 }
 
+/// A check that looks at no fixed places, and may mend nothing.
+struct LooksOnly;
+
+impl FixedPlaces for LooksOnly {
+    fn look(
+        &self,
+        _: &dyn Fn(DiskIndex) -> String,
+        _: &mut dyn FnMut(u64) -> bool,
+    ) -> Vec<CheckFinding> {
+        Vec::new()
+    }
+
+    fn may_mend(&self) -> bool {
+        false
+    }
+}
+
+/// What a check says that changes nothing.
 pub(super) fn checked(pool: &OpenPool, deep: bool) -> CheckReport {
+    checked_by(pool, &LooksOnly, deep)
+}
+
+/// What a check says, as of a mounted pool: fixed places too, and what it may mend it mends.
+pub(super) fn mended(pool: &OpenPool) -> CheckReport {
+    checked_by(pool, &pool.platter, true)
+}
+
+fn checked_by(pool: &OpenPool, places: &dyn FixedPlaces, deep: bool) -> CheckReport {
     let name = |disk: DiskIndex| format!("disk {}", disk.0);
     let mut last = 0.0;
     let mut told = 0;
     let mut step = String::new();
-    let report = check(&pool.namespace, deep, &name, &mut |progress| {
+    let report = check(&pool.namespace, places, deep, &name, &mut |progress| {
         told += 1;
         if step != progress.step {
             (step, last) = (progress.step.clone(), 0.0);
@@ -295,7 +324,7 @@ fn r20_what_others_do_meanwhile_is_no_finding() {
         namespace.sync().expect("it syncs");
         let name = |disk: DiskIndex| format!("disk {}", disk.0);
         let mut steps = 0;
-        let report = check(namespace, true, &name, &mut |_| {
+        let report = check(namespace, &LooksOnly, true, &name, &mut |_| {
             steps += 1;
             change(namespace, &mut random);
             machine.world.run_for(Duration::from_millis(random.below(400)));
@@ -315,9 +344,9 @@ fn r20_what_others_do_meanwhile_is_no_finding() {
 fn a_check_ends_when_nobody_listens() {
     let bench = Bench::new(7);
     let name = |disk: DiskIndex| format!("disk {}", disk.0);
-    for step in ["index", "shards"] {
-        let ended =
-            check(&bench.pool.namespace, true, &name, &mut |progress| progress.step != step);
+    for step in ["disks", "index", "shards"] {
+        let (namespace, places) = (&bench.pool.namespace, &bench.pool.platter);
+        let ended = check(namespace, places, true, &name, &mut |progress| progress.step != step);
         assert!(matches!(ended, Err(CheckError::Stopped)), "{step}: {ended:?}");
     }
 }
