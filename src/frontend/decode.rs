@@ -68,6 +68,16 @@ pub(super) fn xattr_mode_of(flags: i32) -> XattrMode {
     }
 }
 
+/// How long the kernel may keep names and attributes.
+pub(super) const CACHE_TIME: Duration = Duration::from_secs(3600);
+
+/// How long it may keep these attributes. A directory in which somebody has just changed a name may be
+/// changed again before the answer arrives, and the kernel would keep what was before: not at all.
+pub(super) fn cache_time(attr: &Attr, now: WallTime) -> Duration {
+    let is_fresh = now.seconds.abs_diff(attr.ctime.seconds) <= 1;
+    if attr.kind == FileKind::Directory && is_fresh { Duration::ZERO } else { CACHE_TIME }
+}
+
 /// A time for the kernel. Times outside what the clock type can hold become its ends.
 pub(super) fn system_time(time: WallTime) -> SystemTime {
     let nanos = Duration::from_nanos(u64::from(time.nanos));

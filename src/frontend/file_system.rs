@@ -16,7 +16,7 @@
 //!    the file system changes by itself must not show: `blocks` of dirty data is counted when
 //!    written, not when flushed. Times after write, truncate and rename are asked for again.
 
-use crate::base::Ino;
+use crate::base::{Ino, WallTime};
 use crate::namespace::{
     Allocate, Attr, Caller, DirEntry, NamespaceError, NewInode, ReadBuffer, RenameMode, Seek,
     SetAttr, Statfs, XattrMode,
@@ -76,6 +76,8 @@ pub trait FileSystem: Send + Sync {
     fn forget(&self, ino: Ino, references: u64);
     /// Attributes now.
     fn getattr(&self, ino: Ino) -> FsResult<Attr>;
+    /// The time with which it marks changes.
+    fn now(&self) -> WallTime;
     /// Changes attributes. A changed size by a caller that is not root, and a changed owner by
     /// anyone, clears suid, sgid (if group-executable) and `security.capability` of a regular file.
     fn setattr(

@@ -22,7 +22,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
     AccessFlags, BsdFileFlags, Config, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType,
@@ -34,7 +34,8 @@ use fuser::{
 };
 
 use super::decode::{
-    allocate_of, kind_of, no_inode, open_mode_of, seek_of, system_time, wall_time, xattr_mode_of,
+    CACHE_TIME, allocate_of, cache_time, kind_of, no_inode, open_mode_of, seek_of, system_time,
+    wall_time, xattr_mode_of,
 };
 use super::errno::{NO_SUCH_IOCTL, NOT_IMPLEMENTED, errno_of, errno_of_seek};
 use super::file_system::{CopyEnd, FileSystem, Handle, WriteMode};
@@ -48,8 +49,6 @@ use crate::namespace::{
     Attr, Caller, FileKind, NamespaceError, NewInode, ReadBuffer, RenameMode, SetAttr, SetTime,
 };
 
-/// How long the kernel may keep names and attributes.
-const CACHE_TIME: Duration = Duration::from_secs(3600);
 /// Inode numbers are never reused [R5], so one generation is enough.
 const GENERATION: Generation = Generation(0);
 
@@ -186,7 +185,7 @@ impl Filesystem for Kernel {
     }
 
     fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        reply_attr(self.fs.getattr(ino(inode)), reply);
+        reply_attr(&*self.fs, self.fs.getattr(ino(inode)), reply);
     }
 
     fn setattr(
@@ -217,7 +216,7 @@ impl Filesystem for Kernel {
         };
         let (caller, handle) = (caller(request), handle.map(handle_in));
         self.change(Names, move |fs| {
-            reply_attr(fs.setattr(ino(inode), handle, &change, caller), reply);
+            reply_attr(fs, fs.setattr(ino(inode), handle, &change, caller), reply);
         });
     }
 
@@ -723,9 +722,10 @@ fn reply_empty(result: Result<(), NamespaceError>, reply: ReplyEmpty) {
     }
 }
 
-fn reply_attr(result: Result<Attr, NamespaceError>, reply: ReplyAttr) {
+/// What a directory was just before a change may reach the kernel after it, which would keep it.
+fn reply_attr(fs: &dyn FileSystem, result: Result<Attr, NamespaceError>, reply: ReplyAttr) {
     match result {
-        Ok(attr) => reply.attr(&CACHE_TIME, &attr_out(&attr)),
+        Ok(attr) => reply.attr(&cache_time(&attr, fs.now()), &attr_out(&attr)),
         Err(error) => reply.error(errno(&error)),
     }
 }

@@ -347,6 +347,10 @@ impl FileSystem for MemoryFileSystem {
         Ok(self.tree().node(ino)?.attr)
     }
 
+    fn now(&self) -> WallTime {
+        self.clock.wall()
+    }
+
     fn setattr(
         &self,
         ino: Ino,

@@ -1,7 +1,7 @@
 //! The namespace, as the kernel's side wants to be answered.
 
 use super::file_system::{CopyEnd, FileSystem, FsResult, Handle, OpenMode, WriteMode};
-use crate::base::{Ino, MIB};
+use crate::base::{Ino, MIB, WallTime};
 use crate::namespace::{
     Allocate, Attr, Caller, DirEntry, FileKind, Namespace, NamespaceError, NewInode, ReadBuffer,
     RenameMode, Seek, SetAttr, Statfs, XattrMode,
@@ -21,6 +21,10 @@ impl FileSystem for Namespace {
 
     fn getattr(&self, ino: Ino) -> FsResult<Attr> {
         Namespace::getattr(self, ino)
+    }
+
+    fn now(&self) -> WallTime {
+        Namespace::now(self)
     }
 
     fn setattr(

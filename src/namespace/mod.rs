@@ -54,7 +54,7 @@ mod written;
 mod xattr;
 
 use crate::base::sync::Arc;
-use crate::base::{Ino, Lsn, Task};
+use crate::base::{Ino, Lsn, Task, WallTime};
 
 pub use audit::{Audit, Finding, Found, Watch};
 pub use chain::ChainLimits;
@@ -288,6 +288,11 @@ impl Namespace {
     /// The next data or hole at or after `offset`.
     pub fn seek(&self, ino: Ino, offset: u64, what: Seek) -> Result<u64> {
         self.core.seek(ino, offset, what)
+    }
+
+    /// The time with which changes are marked.
+    pub fn now(&self) -> WallTime {
+        self.core.clock.wall()
     }
 
     /// Where things stand.

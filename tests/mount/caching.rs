@@ -2,9 +2,11 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 
-use isotherm::base::sync::atomic::{AtomicU64, Ordering};
+use isotherm::base::Ino;
+use isotherm::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use isotherm::frontend::FileSystem;
 use isotherm::frontend::memory::Contents;
 
 use crate::harness::memory;
@@ -83,4 +85,38 @@ fn a_write_does_not_ask_for_capabilities_each_time() {
         file.write_all_at(&[0; 4096], number * 4096).expect("write");
     }
     assert!(value(&fs.asked().getxattrs) <= 2, "asked {} times", value(&fs.asked().getxattrs));
+}
+
+/// A program looked at a directory while another one renamed in it; the answer to the first came after the
+/// rename, and the kernel kept what it said for an hour: rsync took a directory's time for set already.
+#[test]
+fn what_a_directory_was_before_a_change_is_not_kept() {
+    let fs = memory(Contents::Kept);
+    let mount = mounted!(fs.clone());
+    let (directory, done) = (mount.join("d"), AtomicBool::new(false));
+    fs::create_dir(&directory).expect("mkdir");
+    fs::write(directory.join("0"), "x").expect("write");
+    let ino = Ino(fs::metadata(&directory).expect("stat").ino());
+    let mut stale = 0;
+    #[allow(clippy::disallowed_methods, reason = "somebody who looks beside somebody who changes")]
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    let _ = fs::metadata(&directory).expect("stat");
+                }
+            });
+        }
+        for round in 0..20_000 {
+            let (from, to) = (round.to_string(), (round + 1).to_string());
+            fs::rename(directory.join(from), directory.join(to)).expect("rename");
+            let truth = fs.getattr(ino).expect("it is there").mtime;
+            let shown = fs::metadata(&directory).expect("stat");
+            stale += usize::from(
+                (shown.mtime(), shown.mtime_nsec()) != (truth.seconds, i64::from(truth.nanos)),
+            );
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(stale, 0, "of 20,000 looks showed what was before");
 }

@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
-use isotherm::base::Ino;
 use isotherm::base::sync::atomic::{AtomicU64, Ordering};
 use isotherm::base::sync::{Arc, Condvar, Mutex};
+use isotherm::base::{Ino, WallTime};
 use isotherm::frontend::file_system::{CopyEnd, FileSystem, FsResult, Handle, OpenMode, WriteMode};
 use isotherm::frontend::memory::{Contents, MemoryFileSystem};
 use isotherm::namespace::{
@@ -64,6 +64,7 @@ impl FileSystem for Full {
         lookup(parent: Ino, name: &[u8]) -> FsResult<Attr>;
         forget(ino: Ino, references: u64) -> ();
         getattr(ino: Ino) -> FsResult<Attr>;
+        now() -> WallTime;
         setattr(ino: Ino, handle: Option<Handle>, change: &SetAttr, caller: Caller) -> FsResult<Attr>;
         readlink(ino: Ino) -> FsResult<Vec<u8>>;
         mknod(parent: Ino, name: &[u8], new: &NewInode, caller: Caller) -> FsResult<Attr>;
