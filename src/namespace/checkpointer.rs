@@ -358,24 +358,23 @@ impl Core {
 
     /// Asks for a checkpoint, without waiting for it; its number.
     pub(super) fn want_checkpoint(&self) -> u64 {
+        self.index.look_again();
+        self.number_checkpoint()
+    }
+
+    fn number_checkpoint(&self) -> u64 {
         let wanted = {
             let mut state = self.state.lock();
             state.checkpoint_wanted += 1;
             state.checkpoint_wanted
         };
-        self.index.look_again();
         self.checkpoint_event.notify();
         wanted
     }
 
     /// Asks for a checkpoint and waits for it: a clean close, or a user's command.
     pub(super) fn checkpoint(&self) -> Result<(), NamespaceError> {
-        let wanted = {
-            let mut state = self.state.lock();
-            state.checkpoint_wanted += 1;
-            state.checkpoint_wanted
-        };
-        self.checkpoint_event.notify();
+        let wanted = self.number_checkpoint();
         let mut result = Ok(());
         self.wait.until(&self.committed, None, &mut || {
             let state = self.state.lock();

@@ -297,16 +297,21 @@ impl Namespace {
 
     /// Where things stand.
     pub fn progress(&self) -> Progress {
+        let index_bytes = self.core.index.levels().iter().map(|&(_, bytes)| bytes).collect();
+        let buffer_bytes = self.core.objects.buffer_bytes();
+        let index_cache_bytes = self.core.index.cache_used_bytes();
+        let memtable_bytes = self.core.index.memtable_used_bytes();
+        let cache_bytes = self.core.cache.bytes();
         let state = self.core.state.lock();
         Progress {
             dirty_bytes: state.dirty_bytes,
             durable: state.durable,
             inodes: state.inode_count,
-            index_bytes: self.core.index.levels().iter().map(|&(_, bytes)| bytes).collect(),
-            cache_bytes: self.core.cache.bytes(),
-            buffer_bytes: self.core.objects.buffer_bytes(),
-            index_cache_bytes: self.core.index.cache_used_bytes(),
-            memtable_bytes: self.core.index.memtable_used_bytes(),
+            index_bytes,
+            cache_bytes,
+            buffer_bytes,
+            index_cache_bytes,
+            memtable_bytes,
             moved_bytes: state.moved_bytes,
             failed: state.failed.is_some(),
         }

@@ -34,16 +34,6 @@ expect_number() {
   exit 1
 }
 
-# written_to_disks: bytes that the loop devices were told to write, all together.
-written_to_disks() {
-  local device sectors sum=0
-  for device in "${DISKS[@]}"; do
-    read -r _ _ _ _ _ _ sectors _ <"/sys/block/${device#/dev/}/stat"
-    sum=$((sum + sectors))
-  done
-  echo $((sum * 512))
-}
-
 # expect_percent NAME PART WHOLE LEAST
 expect_percent() {
   local percent=$(($2 * 100 / $3))
@@ -92,10 +82,10 @@ expect_percent "full: available when all is deleted" "$now" "$at_first" "$least"
 
 quarter=$(mib $((at_first / 4)))
 for order in in-order random; do
-  before=$(written_to_disks)
+  before=$(bytes_of_disks 7)
   expect_number "full: overwrite $order" fill overwrite "$WORK/mount/$order" "$quarter" "$times" "$order"
   pool_sync
-  to_disks=$(($(written_to_disks) - before))
+  to_disks=$(($(bytes_of_disks 7) - before))
   ratio=$(awk -v d="$to_disks" -v u="$NUMBER" 'BEGIN { printf "%.2f", d / u }')
   if [ "$to_disks" -lt $((3 * NUMBER)) ]; then
     ok "full: $quarter MiB overwritten $order $times times: $ratio bytes to the disks for each"

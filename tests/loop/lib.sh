@@ -108,6 +108,16 @@ attach_disks() {
 # detach_disk INDEX: unplugs a disk of a closed pool.
 detach_disk() { detach "${DISKS[$1]}"; DISKS[$1]=; }
 
+# bytes_of_disks FIELD: of all together, since they were attached: 3 read, 7 written (/sys/block/*/stat).
+bytes_of_disks() {
+  local device fields sum=0
+  for device in "${DISKS[@]}"; do
+    read -ra fields <"/sys/block/${device#/dev/}/stat"
+    sum=$((sum + fields[$1 - 1]))
+  done
+  echo $((sum * 512))
+}
+
 # present: the devices that are attached, one a line.
 present() { local device; for device in "${DISKS[@]}"; do [ -z "$device" ] || echo "$device"; done; }
 

@@ -14,15 +14,6 @@ count=${1:-100000}
 start scale
 need_loop_program
 
-read_from_disks() {
-  local device sectors sum=0
-  for device in "${DISKS[@]}"; do
-    read -r _ _ sectors _ <"/sys/block/${device#/dev/}/stat"
-    sum=$((sum + sectors))
-  done
-  echo $((sum * 512))
-}
-
 # resident FIELD: VmRSS or VmHWM of the daemon, in MiB.
 resident() { echo $(($(sed -n "s/^$1:\s*\([0-9]*\) kB/\1/p" "/proc/$DAEMON/status") >> 10)); }
 
@@ -36,12 +27,12 @@ at_most() {
 mount_cold() {
   local began before
   drop_caches
-  before=$(read_from_disks)
+  before=$(bytes_of_disks 3)
   began=$(now_ms)
   pool_mount -o index_cache=8M
   stat "$WORK/mount" >/dev/null
   TOOK=$(($(now_ms) - began))
-  BYTES=$(($(read_from_disks) - before))
+  BYTES=$(($(bytes_of_disks 3) - before))
   DAEMON=$("$ISOTHERM" status --json "$WORK/mount" | sed -n 's/^ *"pid": \([0-9]*\),.*/\1/p')
   say "scale: $1: mounted after $TOOK ms, $BYTES bytes read from the disks"
 }
