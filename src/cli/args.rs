@@ -293,14 +293,14 @@ pub(super) enum Disk {
         #[arg(long)]
         no_wait: bool,
     },
-    /// Stop using a disk, so that it can be unplugged; it is taken again with the next mount
+    /// Stop using a disk, so that it can be unplugged; disk online takes it back
     Offline {
         /// The pool: its name, UUID or mount point
         pool: String,
         /// Which disk
         disk: String,
     },
-    /// Let a disk that was to be removed stay
+    /// Take a disk back that was away, was failed or taken out; let one stay that was to be removed
     Online {
         /// The pool: its name, UUID or mount point
         pool: String,

@@ -80,12 +80,12 @@ pub enum DiskRequest {
         /// Which.
         disk: u16,
     },
-    /// It is not used any more, until the next mount.
+    /// It is not used any more, until it is taken back.
     Offline {
         /// Which.
         disk: u16,
     },
-    /// It takes part, or stays.
+    /// It is looked for, and takes part again; or stays.
     Online {
         /// Which.
         disk: u16,

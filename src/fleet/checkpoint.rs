@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use crate::base::limits::ROOT_BYTES_MAX;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{DiskIndex, Epoch, UNIT_BYTES};
+use crate::base::{DiskIndex, Epoch, Lsn, UNIT_BYTES};
 use crate::format::layout::SLOTS;
 use crate::format::root::{RawRoot, Root};
 
@@ -183,7 +183,7 @@ impl Checkpoint {
                 }
             }
         }
-        let result = self.settle(&written, &late);
+        let result = self.settle(&written, &late, root.replay_lsn);
         let mut state = self.state.lock();
         state.busy = false;
         if result.is_ok() {
@@ -240,7 +240,12 @@ impl Checkpoint {
     }
 
     /// Step 3: enough copies on disks that are still active, and the labels know of the others.
-    fn settle(&self, written: &[DiskIndex], late: &[DiskIndex]) -> Result<(), FleetError> {
+    fn settle(
+        &self,
+        written: &[DiskIndex],
+        late: &[DiskIndex],
+        covers: Lsn,
+    ) -> Result<(), FleetError> {
         loop {
             let need = self.quorum.need()?;
             let active = self.quorum.members().active();
@@ -251,7 +256,7 @@ impl Checkpoint {
             if have < need {
                 return Err(FleetError::TooFewDisks { have, need });
             }
-            self.quorum.whole(written);
+            self.quorum.whole(written, covers);
             if self.quorum.is_recorded() {
                 return Ok(());
             }

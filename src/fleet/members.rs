@@ -6,9 +6,9 @@
 //!   survivors' labels says how far it came with [`Members::set_recorded`], and an acknowledgement
 //!   that does without a member waits for that.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::disk::DiskHandle;
+use super::disk::{DiskHandle, DiskState};
 use super::reports::{FailReason, Report, Reports};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, RwLock};
@@ -51,6 +51,8 @@ struct Table {
     given_up: BTreeSet<DiskIndex>,
     /// These are to be removed when nothing is on them any more. They are read from, and get nothing new.
     leaving: BTreeSet<DiskIndex>,
+    /// Why those that were failed were.
+    reasons: BTreeMap<DiskIndex, FailReason>,
     redundancy: Redundancy,
 }
 
@@ -61,6 +63,7 @@ pub struct Members {
     reports: Arc<Reports>,
     sequence: AtomicU64,
     recorded: AtomicU64,
+    arrivals: AtomicU64,
     changed: Event,
 }
 
@@ -73,11 +76,13 @@ impl Members {
                 members: Vec::new(),
                 given_up: BTreeSet::new(),
                 leaving: BTreeSet::new(),
+                reasons: BTreeMap::new(),
                 redundancy,
             }),
             reports,
             sequence: AtomicU64::new(0),
             recorded: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             changed: Event::new(),
         }
     }
@@ -95,7 +100,9 @@ impl Members {
             table.members.resize_with(index + 1, || None);
         }
         if member.state == MemberState::Active {
+            self.arrivals.fetch_add(1, Ordering::SeqCst);
             table.given_up.remove(&member.index);
+            table.reasons.remove(&member.index);
         }
         table.members[index] = Some(member);
         drop(table);
@@ -177,15 +184,22 @@ impl Members {
     }
 
     /// Stops using a disk: its queue is answered with `Failed`, a report says why. Nothing happens
-    /// if it was not active. Never waits.
+    /// if it was not active, or if it is said to be gone and works: that was told by an answer from before it
+    /// was taken back, since a disk that is gone has failed before it answers so. Never waits.
     pub fn fail(&self, disk: DiskIndex, why: FailReason) {
         let handle = {
             let mut table = self.table.write();
             let member = table.members.get_mut(disk.as_usize()).and_then(Option::as_mut);
             let Some(member) = member.filter(|m| m.state == MemberState::Active) else { return };
+            let works = |disk: &DiskHandle| disk.state() == DiskState::Working;
+            if why == FailReason::Gone && member.handle.as_ref().is_some_and(works) {
+                return;
+            }
             member.state = MemberState::Failed;
             // Kept: the disk may only be closed once its I/O is reaped [R7].
-            member.handle.clone()
+            let handle = member.handle.clone();
+            table.reasons.insert(disk, why);
+            handle
         };
         log::debug!("disk {disk} is not used any more: {why}");
         if let Some(handle) = handle {
@@ -193,6 +207,27 @@ impl Members {
         }
         self.reports.push(Report::DiskFailed { disk, why });
         self.change();
+    }
+
+    /// Why a disk was failed since the pool was opened; None if it was not.
+    pub fn reason(&self, disk: DiskIndex) -> Option<FailReason> {
+        self.table.read().reasons.get(&disk).copied()
+    }
+
+    /// Closes a disk that does not take part, so that it can be opened again. False, and nothing happened,
+    /// if it takes part, or has not answered everything [R7].
+    pub fn close(&self, disk: DiskIndex) -> bool {
+        let mut table = self.table.write();
+        let Some(member) = table.members.get_mut(disk.as_usize()).and_then(Option::as_mut) else {
+            return false;
+        };
+        let unanswered = member.handle.as_ref().is_some_and(|handle| handle.in_flight() > 0);
+        if member.state == MemberState::Active || unanswered {
+            return false;
+        }
+        // Whoever still has it closes it when it drops it.
+        member.handle = None;
+        true
     }
 
     /// What is on this disk is to be made anew elsewhere, until it takes part again. Nothing happens if
@@ -220,6 +255,7 @@ impl Members {
         if leaving {
             table.leaving.insert(disk)
         } else {
+            self.arrivals.fetch_add(1, Ordering::SeqCst);
             table.leaving.remove(&disk)
         };
     }
@@ -242,6 +278,7 @@ impl Members {
         let mut table = self.table.write();
         table.leaving.remove(&disk);
         table.given_up.remove(&disk);
+        table.reasons.remove(&disk);
         if let Some(member) = table.members.get_mut(disk.as_usize()) {
             *member = None;
         }
@@ -287,6 +324,11 @@ impl Members {
     /// Where reports go.
     pub fn reports(&self) -> &Arc<Reports> {
         &self.reports
+    }
+
+    /// Raised whenever a disk takes new objects that did not before.
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::SeqCst)
     }
 
     /// Raised with every change of a member.

@@ -10,10 +10,12 @@
 //!   acknowledgement that does without it. A mount needs all but m members, so it meets a survivor,
 //!   and learns there that what the dropped member says is old;
 //! * a dropped member that is back stays recorded as out until a root is durable on it: with no more
-//!   than m members not out, each of those has everything, and nobody else need have it.
+//!   than m members not out, each of those has everything, and nobody else need have it. One that is back
+//!   while the pool is open has everything with a root that covers all batches up to then: later ones
+//!   counted it in.
 
-use crate::base::DiskIndex;
 use crate::base::sync::Arc;
+use crate::base::{DiskIndex, Lsn};
 
 use super::error::FleetError;
 use super::members::Members;
@@ -26,10 +28,11 @@ pub trait RecordMembers: Send + Sync {
     /// fails at it is failed, and the rest is told of that too. Waits; is called without locks.
     fn record(&self) -> Result<(), FleetError>;
 
-    /// A root is durable on these members: whoever of them had come back without everything that was
-    /// acknowledged has it now. Changes what `record` will say next; does not wait.
-    fn whole(&self, disks: &[DiskIndex]) {
-        let _ = disks;
+    /// A root that covers all batches up to `covers` is durable on these members: whoever of them had come
+    /// back without everything that was acknowledged has it now, if that was not more. Changes what `record`
+    /// will say next; does not wait.
+    fn whole(&self, disks: &[DiskIndex], covers: Lsn) {
+        let _ = (disks, covers);
     }
 }
 
@@ -92,8 +95,8 @@ impl Quorum {
     }
 
     /// See [`RecordMembers::whole`].
-    pub fn whole(&self, disks: &[DiskIndex]) {
-        self.record.whole(disks);
+    pub fn whole(&self, disks: &[DiskIndex], covers: Lsn) {
+        self.record.whole(disks, covers);
     }
 
     /// Makes the labels know every change [R2]. Waits; hold no lock. `TooFewDisks` if too few take it.

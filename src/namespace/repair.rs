@@ -11,6 +11,10 @@
 //! A crash before 3 is durable leaves nothing; after it, the repaired object. There is nothing to
 //! resume: the next pass finds what is left.
 //!
+//! An object is *short* if it can lose fewer shards than the pool's objects should, because too few disks were
+//! at hand when it was written, and there are enough now. No shard can be added to it: it is written again
+//! (`compact`).
+//!
 //! Tables of the index and what the root names have no record there: the index writes such tables again
 //! (`index::compaction`), and the next checkpoint begins its chains anew (`checkpointer`).
 //!
@@ -25,6 +29,7 @@ use super::read::{IndexLists, Located};
 use super::tx::{Attempt, Effect, Tx, decode};
 use crate::base::sync::Arc;
 use crate::base::{Event, Lsn, ObjectId, ShardIndex};
+use crate::fleet::space::ReserveLevel;
 use crate::fleet::{FleetError, Rebuild, Rebuilt};
 use crate::format::{Key, ObjectRecord, Place};
 
@@ -68,6 +73,8 @@ pub struct Lacking {
     pub length: u64,
     /// Shards that it could still lose; negative if it cannot be read.
     pub margin: i32,
+    /// It was given too few, and there are disks for more.
+    pub short: bool,
 }
 
 /// A page of them.
@@ -93,7 +100,7 @@ pub enum Repaired {
 }
 
 impl super::Namespace {
-    /// Objects from `from` on with a shard on a disk that was given up.
+    /// Objects from `from` on with a shard on a disk that was given up, and short ones.
     pub fn lacking(&self, from: ObjectId) -> Result<LackingPage, NamespaceError> {
         self.core.look(|tx| tx.lacking(from))
     }
@@ -165,13 +172,24 @@ impl super::Namespace {
     }
 
     /// Tables of the index with a copy on a disk that was given up, and objects of the root's chains
-    /// that have one: the index and the next checkpoint write them anew.
+    /// that have one: the index and the next checkpoint write them anew. Short ones too.
     pub fn lacking_unkeyed(&self) -> usize {
         let core = &self.core;
         let tables = core.index.snapshot().tables();
         let chains = core.state.lock().chains.clone();
         let records = tables.iter().map(|(record, _)| record).chain(&chains);
-        records.filter(|record| core.members.lacks(record)).count()
+        records.filter(|record| core.members.lacks(record) || core.is_short(record)).count()
+    }
+
+    /// Short tables and chains are written anew, once: if that does not help, it is not tried again and again.
+    pub fn renew_short(&self) {
+        let core = &self.core;
+        let tables = core.index.snapshot().tables();
+        let chains = core.state.lock().chains.clone();
+        let short = tables.iter().map(|(record, _)| record).chain(&chains);
+        for record in short.filter(|record| core.is_short(record)) {
+            self.note_bad(record.id, ShardIndex(0));
+        }
     }
 
     /// Asks for a checkpoint, without waiting for it; its number.
@@ -219,6 +237,14 @@ impl super::Namespace {
 }
 
 impl Core {
+    /// See the head.
+    fn is_short(&self, record: &ObjectRecord) -> bool {
+        let tolerates = record.redundancy.tolerates();
+        let (disks, units) = (self.members.placeable(), record.shard_units());
+        tolerates < self.members.parity()
+            && self.space.placeable(&disks, tolerates + 2, units, ReserveLevel::Reclaim)
+    }
+
     fn repair(
         &self,
         objects: &[(ObjectId, Vec<ShardIndex>)],
@@ -303,12 +329,15 @@ impl Tx<'_> {
             let record = decode(ObjectRecord::decode(value))?;
             last = Some(record.id);
             let lost = self.core.members.lost_shards(&record);
-            if lost > 0 {
+            let short = self.core.is_short(&record);
+            if lost > 0 || short {
+                let shards = if lost > 0 { lost } else { record.places.len() };
                 page.found.push(Lacking {
                     object: record.id,
-                    bytes: lost as u64 * record.shard_units().bytes(),
+                    bytes: shards as u64 * record.shard_units().bytes(),
                     length: record.length.into(),
                     margin: record.redundancy.tolerates() as i32 - lost as i32,
+                    short,
                 });
             }
         }

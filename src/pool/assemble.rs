@@ -30,7 +30,7 @@ use crate::fleet::{
     FleetError, FoundRoot, Member, MemberState, Members, Reports, SlotsRead, choose_root,
     read_roots,
 };
-use crate::format::{DiskLayout, Label, MemberEntry, Root, SLOTS};
+use crate::format::{DiskLayout, EpochClaim, Label, MemberEntry, Root, SLOTS};
 
 use super::labels::{FoundLabel, LabelCopies, PoolLabels};
 
@@ -299,24 +299,12 @@ fn one_history(
     label: &Label,
     force: bool,
 ) -> Result<Vec<Candidate>, AssembleError> {
-    let parity = label.redundancy.tolerates();
     let here: Vec<_> =
         candidates.iter().map(|candidate| (candidate.label.index, candidate.label.claim)).collect();
-    // A claim is complete on N - m members; before that its mount wrote nothing but labels. N is what it
-    // was for that mount: others may have added disks since.
-    let could_be_complete = |of: &Label| {
-        let holders = here.iter().filter(|(_, claim)| *claim == of.claim).count();
-        let missing = (0..of.member_count)
-            .filter(|&index| here.iter().all(|(other, _)| other.0 != index))
-            .count();
-        holders + missing >= usize::from(of.member_count).saturating_sub(parity)
-    };
     let first = candidates.iter().find(|other| other.label.claim == label.claim).map(path);
     let mut kept = Vec::new();
     for candidate in candidates {
-        let diverged =
-            claims_against(&candidate.label, label) && could_be_complete(&candidate.label);
-        if !diverged && !went_on_without(&candidate.label, label) {
+        if is_of_one_history(&candidate.label, label, &here) {
             kept.push(candidate);
             continue;
         }
@@ -327,6 +315,30 @@ fn one_history(
         log::warn!("{} has another history and is left out", path(&candidate));
     }
     Ok(kept)
+}
+
+/// Whether `other` did not go on without `label`; `here`: the disks at hand and what they claim.
+fn is_of_one_history(other: &Label, label: &Label, here: &[(DiskIndex, EpochClaim)]) -> bool {
+    // A claim is complete on N - m members; before that its mount wrote nothing but labels. N is what it
+    // was for that mount: others may have added disks since.
+    let could_be_complete = || {
+        let holders = here.iter().filter(|(_, claim)| *claim == other.claim).count();
+        let missing = (0..other.member_count)
+            .filter(|&index| here.iter().all(|(disk, _)| disk.0 != index))
+            .count();
+        let parity = label.redundancy.tolerates();
+        holders + missing >= usize::from(other.member_count).saturating_sub(parity)
+    };
+    let diverged = claims_against(other, label) && could_be_complete();
+    !diverged && !went_on_without(other, label)
+}
+
+/// Whether a disk with the label `back` may be taken into the open pool, of which one of the `active` disks
+/// says `ours`: nobody has claimed the pool with it since [R2].
+pub(super) fn may_come_back(back: &Label, ours: &Label, active: &[DiskIndex]) -> bool {
+    let active = active.iter().map(|&disk| (disk, ours.claim));
+    let here: Vec<_> = active.chain([(back.index, back.claim)]).collect();
+    back.claim.epoch <= ours.claim.epoch && is_of_one_history(back, ours, &here)
 }
 
 /// Whether `other`'s claim cannot be an ancestor of `label`'s: same number and another id, or the

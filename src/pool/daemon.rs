@@ -19,7 +19,7 @@ use super::memory::Trimmer;
 use super::mounting::{run_directory, running_pools};
 use super::open::{OpenError, OpenOptions, OpenPool, ReadOnly};
 use super::plan::use_in_words;
-use super::returned::{Lookout, Sightings};
+use super::returned::{Lookout, Returns, Sightings};
 use crate::base::limits::MEMBERS_WAIT_SECONDS;
 use crate::base::sync::Arc;
 use crate::base::{DiskIndex, Event, PoolUuid};
@@ -175,10 +175,15 @@ fn start_control(
     let (reports, members) = (pool.reports.clone(), pool.members.clone());
     let namespace = pool.namespace.clone();
     let sightings = Arc::new(Sightings::default());
-    Lookout {
+    let returns = Returns {
         host: host.clone(),
         members: members.clone(),
+        membership: pool.membership.clone(),
         devices,
+    };
+    Lookout {
+        returns: returns.clone(),
+        pool: pool.label.pool_name.clone(),
         sightings: sightings.clone(),
         teller: teller.clone(),
     }
@@ -191,6 +196,7 @@ fn start_control(
         entries: pool.entries.clone(),
         membership: pool.membership.clone(),
         host: host.clone(),
+        returns,
         space: pool.space.clone(),
         heat: pool.heat.clone(),
         name: pool.label.pool_name.clone(),
@@ -386,7 +392,7 @@ fn refuse_running(pool: PoolUuid) -> Result<(), DaemonError> {
     }
 }
 
-fn open_candidates(
+pub(super) fn open_candidates(
     host: &Host,
     found: &[FoundDisk],
     read_only: bool,

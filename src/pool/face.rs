@@ -10,7 +10,7 @@ use super::host::Host;
 use super::membership::{Membership, MembershipError};
 use super::open::ReadOnly;
 use super::platter::Platter;
-use super::returned::Sightings;
+use super::returned::{Returns, Sightings};
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
 use crate::control::{
@@ -33,6 +33,7 @@ pub(super) struct Face {
     /// None if it is read-only.
     pub(super) membership: Option<Arc<Membership>>,
     pub(super) host: Host,
+    pub(super) returns: Returns,
     pub(super) space: Arc<Space>,
     pub(super) heat: Arc<Heat>,
     pub(super) name: String,
@@ -220,7 +221,11 @@ impl Controlled for Face {
             }
             DiskRequest::Offline { disk } => {
                 self.may_change()?.take_out(DiskIndex(*disk)).map_err(in_words)?;
-                Ok(format!("disk {disk} is not used any more, until the pool is mounted again"))
+                Ok(format!(
+                    "disk {disk} is not used any more; isotherm disk online {} {disk} takes it back, and so \
+                     does the next mount",
+                    self.name
+                ))
             }
             DiskRequest::Online { disk } if self.members.leaving().contains(&DiskIndex(*disk)) => {
                 self.may_change()?.stay(DiskIndex(*disk)).map_err(in_words)?;
@@ -229,11 +234,11 @@ impl Controlled for Face {
             DiskRequest::Online { disk } => match self.members.state(DiskIndex(*disk)) {
                 None => Err(MembershipError::Unknown(DiskIndex(*disk)).to_string()),
                 Some(MemberState::Active) => Ok(format!("disk {disk} takes part already")),
-                Some(_) => Err(format!(
-                    "disk {disk} is taken with the next mount: isotherm umount {0}, then mount {1} again",
-                    self.mountpoint.display(),
-                    self.name
-                )),
+                Some(_) => {
+                    self.may_change()?;
+                    let path = self.returns.look_for(DiskIndex(*disk))?;
+                    Ok(format!("disk {disk} takes part again, as {path}"))
+                }
             },
         }
     }
@@ -307,13 +312,21 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
             _ => format!("disk {} answers, as {}: look why it failed", disk.index, disk.seen_at),
         })
         .collect();
-    lines.push(match seen.is_empty() {
-        false => format!("{}; to take it back: {again}", seen.join("; ")),
-        true => format!(
+    let first = out[0].index;
+    let online = |disk: u16| format!("isotherm disk online {} {disk}", pool.name);
+    let is_seen = out.iter().find(|disk| !disk.seen_at.is_empty());
+    lines.push(match is_seen {
+        Some(disk) => {
+            format!("{}; to take it back: {}", seen.join("; "), online(disk.index))
+        }
+        None if pool.read_only.is_empty() => format!(
+            "look at cables and power; a disk that is back is taken by itself, or by {}",
+            online(first)
+        ),
+        None => format!(
             "look at cables and power; a disk that is back is taken with the next mount: {again}"
         ),
     });
-    let first = out[0].index;
     lines.push(format!(
         "with a new disk: isotherm disk replace {name} {first} DEVICE; without: isotherm disk remove {name} \
          {first}",

@@ -19,7 +19,8 @@
 //! good ones are touched: until it is durable, those are all there is [R6].
 //!
 //! A member that was out and is back takes the claim like the others, but stays recorded as out until a
-//! root is durable on it: until then the others' word counts, and not all of them may be lost.
+//! root is durable on it which covers everything that was acknowledged without it: until then the others' word
+//! counts, and not all of them may be lost.
 //!
 //! *Record* [R2]: when a member is failed, the survivors' labels say so before anything is acknowledged
 //! that does without it. Journal and checkpoint may both ask at the same time: each writes for itself,
@@ -191,6 +192,12 @@ impl Held {
     }
 }
 
+/// As it was read.
+fn held(found: FoundLabel) -> Held {
+    let state = |sequence: Option<u64>| CopyState { sequence, bad: sequence.is_none() };
+    Held::new(found.label, found.copies.map(state))
+}
+
 /// What all labels of the pool say alike.
 #[derive(Clone, Copy)]
 struct Common {
@@ -203,9 +210,9 @@ struct Common {
 struct State {
     held: BTreeMap<DiskIndex, Held>,
     common: Common,
-    /// Members that are back without everything that was acknowledged, one bit each: they stay
-    /// recorded as out until a root is durable on them.
-    returned: u64,
+    /// Members that are back without everything that was acknowledged: they stay recorded as out until a
+    /// root is durable on them that covers this batch; None: it is not known yet which one.
+    returned: BTreeMap<DiskIndex, Option<Lsn>>,
     /// Members that were removed for good: recorded as out for ever.
     removed: u64,
     /// Indices ever given out.
@@ -234,10 +241,7 @@ impl PoolLabels {
         returned: &[DiskIndex],
         removed: &[DiskIndex],
     ) -> PoolLabels {
-        let held = labels.into_iter().map(|(disk, FoundLabel { label, copies })| {
-            let state = |sequence: Option<u64>| CopyState { sequence, bad: sequence.is_none() };
-            (disk, Held::new(label, copies.map(state)))
-        });
+        let held = labels.into_iter().map(|(disk, found)| (disk, held(found)));
         let common = Common {
             claim: newest.claim,
             machine_id: newest.machine_id,
@@ -245,8 +249,9 @@ impl PoolLabels {
             states: newest.member_states,
         };
         let bits = |disks: &[DiskIndex]| disks.iter().fold(0, |bits, &disk| bits | bit(disk));
-        let (returned, removed) = (bits(returned), bits(removed));
-        let indices = newest.member_count;
+        // The first root of a mount covers all there is.
+        let returned = returned.iter().map(|&disk| (disk, Some(Lsn(0)))).collect();
+        let (removed, indices) = (bits(removed), newest.member_count);
         let state = State { held: held.collect(), common, returned, removed, indices };
         PoolLabels { access, members, state: Mutex::new(state) }
     }
@@ -268,12 +273,24 @@ impl PoolLabels {
         Some(label)
     }
 
-    /// A disk is to become a member: from the next record on all labels say that it is out, until a root
-    /// is durable on it.
+    /// A disk is to take part: from the next record on all labels say that it is out, until a root is
+    /// durable on it that covers what [`PoolLabels::lacks`] says.
     pub fn expect(&self, disk: DiskIndex) {
         let mut state = self.state.lock();
-        state.returned |= bit(disk);
+        state.returned.insert(disk, None);
         state.indices = state.indices.max(disk.0 + 1);
+    }
+
+    /// It takes part now; batches up to this one may have been acknowledged without it.
+    pub fn lacks(&self, disk: DiskIndex, up_to: Lsn) {
+        if let Some(lacks) = self.state.lock().returned.get_mut(&disk) {
+            *lacks = Some(up_to);
+        }
+    }
+
+    /// The newest label that is known to be on this disk, by its sequence.
+    pub fn known_sequence(&self, disk: DiskIndex) -> Option<u64> {
+        self.state.lock().held.get(&disk)?.copies.iter().filter_map(|copy| copy.sequence).max()
     }
 
     /// The lowest number that was never given out.
@@ -282,8 +299,8 @@ impl PoolLabels {
     }
 
     /// It is one, and this is its label.
-    pub fn adopt(&self, label: Label) {
-        let held = Held::new(label, Default::default());
+    pub fn adopt(&self, found: FoundLabel) {
+        let held = held(found);
         self.state.lock().held.insert(held.label.index, held);
     }
 
@@ -291,7 +308,7 @@ impl PoolLabels {
     pub fn drop_out(&self, disk: DiskIndex) {
         let mut state = self.state.lock();
         state.removed |= bit(disk);
-        state.returned &= !bit(disk);
+        state.returned.remove(&disk);
         state.held.remove(&disk);
     }
 
@@ -354,7 +371,8 @@ impl PoolLabels {
         let everybody = members.iter().fold(0, |bits, member| bits | bit(member.index));
         let mut state = self.state.lock();
         let failed = out(MemberState::Failed);
-        let dropped = (out(MemberState::Missing) | state.returned | state.removed) & !failed;
+        let returned = state.returned.keys().fold(0, |bits, &disk| bits | bit(disk));
+        let dropped = (out(MemberState::Missing) | returned | state.removed) & !failed;
         if everybody & !(failed | dropped) == 0 {
             return Err(FleetError::TooFewDisks { have: 0, need: 1 });
         }
@@ -366,7 +384,7 @@ impl PoolLabels {
     }
 
     fn is_returned(&self, disk: DiskIndex) -> bool {
-        self.state.lock().returned & bit(disk) != 0
+        self.state.lock().returned.contains_key(&disk)
     }
 
     /// Rewrites the labels of all active members, copy after copy; does not wait long for the slow
@@ -555,18 +573,18 @@ impl RecordMembers for PoolLabels {
         }
     }
 
-    fn whole(&self, disks: &[DiskIndex]) {
-        let whole = {
-            let mut state = self.state.lock();
-            let before = state.returned;
-            disks.iter().for_each(|&disk| state.returned &= !bit(disk));
-            before & !state.returned
-        };
-        // A change of the member table, so that it is recorded before the next acknowledgement.
-        for member in self.members.all() {
-            if whole & bit(member.index) != 0 && member.state == MemberState::Active {
-                self.members.touch();
+    fn whole(&self, disks: &[DiskIndex], covers: Lsn) {
+        let mut whole = Vec::new();
+        self.state.lock().returned.retain(|disk, lacks| {
+            let has_all = disks.contains(disk) && lacks.is_some_and(|lacks| lacks <= covers);
+            if has_all {
+                whole.push(*disk);
             }
+            !has_all
+        });
+        // A change of the member table, so that it is recorded before the next acknowledgement.
+        if whole.iter().any(|&disk| self.members.state(disk) == Some(MemberState::Active)) {
+            self.members.touch();
         }
     }
 }

@@ -20,12 +20,14 @@
 //! 2. A root that says that it was removed is effective: nothing before that needs its log, and the
 //!    chains are written anew.
 //! 3. It counts no more. A crash before 2: it still is a member, leaving; after: it is none.
+//!
+//! *Come back*: `comeback.rs`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::create::{NewDisk, blank_signatures};
-use super::labels::PoolLabels;
+use super::labels::{FoundLabel, PoolLabels};
 use super::plan::use_in_words;
 use super::root_keeper::RootKeeper;
 use crate::base::limits::DISKS_MAX;
@@ -108,6 +110,30 @@ pub enum MembershipError {
         /// m + 1.
         need: usize,
     },
+    /// It takes part.
+    #[error("disk {0} takes part already")]
+    TakesPart(DiskIndex),
+    /// What was asked of it before has no answer yet [R7].
+    #[error(
+        "disk {0} has not answered everything that was asked of it before it was given up: try again when it \
+         has, or unmount and mount again"
+    )]
+    Unanswered(DiskIndex),
+    /// There is another disk.
+    #[error("{path} is not disk {disk} as this pool knows it: {why}")]
+    NotIt {
+        /// Where.
+        path: String,
+        /// Who was expected.
+        disk: DiskIndex,
+        /// What is different.
+        why: &'static str,
+    },
+    /// Nothing is committed any more.
+    #[error(
+        "the pool's log has failed: unmount and mount again, which takes all disks that are there"
+    )]
+    LogFailed,
     /// The labels or a root could not be written.
     #[error(transparent)]
     Fleet(#[from] FleetError),
@@ -130,7 +156,7 @@ pub struct Membership {
 }
 
 /// One change at a time.
-struct Turn<'a>(&'a AtomicBool);
+pub(super) struct Turn<'a>(&'a AtomicBool);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
@@ -139,7 +165,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Membership {
-    fn turn(&self) -> Result<Turn<'_>, MembershipError> {
+    pub(super) fn turn(&self) -> Result<Turn<'_>, MembershipError> {
         match self.busy.swap(true, Ordering::SeqCst) {
             true => Err(MembershipError::Busy),
             false => Ok(Turn(&self.busy)),
@@ -199,8 +225,9 @@ impl Membership {
         };
         self.space.add_disk(index, layout.data_units, layout.group_units);
         self.journal.add(&member);
-        self.labels.adopt(label);
+        self.labels.adopt(FoundLabel { copies: [Some(label.sequence); LABEL_COPIES], label });
         self.members.set(member);
+        self.labels.lacks(index, self.journal.bound());
         self.namespace.note_members();
         if let Err(error) = self.labels.record() {
             // It is a member all the same; the journal records it before it acknowledges anything.

@@ -2,6 +2,7 @@
 //! knows all rooms, starts threads, reads the machine's clock and seeds randomness.
 
 pub mod assemble;
+mod comeback;
 pub mod create;
 pub mod daemon;
 pub mod enclosures;

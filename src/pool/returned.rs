@@ -1,6 +1,6 @@
 //! Looks out for members that do not take part: one that was missing appears late, one that had failed
-//! answers again. It is told and shown, and taken with the next mount; while a pool is open its members
-//! do not come back, because what they missed is not brought to them yet.
+//! answers again. What was missing, or had been unplugged, is taken back at once, a few times; what was
+//! failed for its errors, or taken out by hand, is told and shown, and waits for `isotherm disk online`.
 //!
 //! A disk is looked at once, and again only if it has become another one (a new device of that name, or
 //! another size): one that hangs takes a thread with it, and must not take one with every look. Disks that
@@ -11,14 +11,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::daemon::open_candidates;
 use super::events::Teller;
 use super::host::{FoundDisk, Host};
+use super::membership::{Membership, MembershipError};
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{DiskIndex, Event};
-use crate::fleet::{Member, MemberState, Members};
+use crate::base::{DiskIndex, DiskUuid, Event};
+use crate::fleet::disk::identify;
+use crate::fleet::{FailReason, Member, MemberState, Members};
 
 /// How often it is looked whether a disk has come.
 const LOOK: Duration = Duration::from_secs(5);
+/// A disk that goes again and again is taken back so often by itself.
+const TAKEN_MAX: u32 = 3;
 
 /// Where members that do not take part were seen.
 #[derive(Default)]
@@ -63,12 +68,104 @@ impl Token {
     }
 }
 
-/// The lookout of one open pool.
-pub(super) struct Lookout {
+/// Takes members of one open pool back.
+#[derive(Clone)]
+pub(super) struct Returns {
     pub(super) host: Host,
     pub(super) members: Arc<Members>,
+    /// None if the pool is read-only.
+    pub(super) membership: Option<Arc<Membership>>,
     /// Where to look; empty: every block device.
     pub(super) devices: Vec<PathBuf>,
+}
+
+impl Returns {
+    /// Takes a member back that was seen there.
+    fn take(&self, disk: DiskIndex, found: &FoundDisk) -> Result<(), TakeError> {
+        let membership = self.membership.as_ref().ok_or(TakeError::ReadOnly)?;
+        let drives = self.members.all().into_iter().filter(|m| m.state == MemberState::Active);
+        for member in drives {
+            let path = member.handle.map(|disk| disk.identity().path.clone()).unwrap_or_default();
+            let drives = identify(Path::new(&path)).map(|of| of.drives).unwrap_or_default();
+            if !drives.is_disjoint(&found.drives) {
+                let (path, other) = (found.identity.path.clone(), member.index);
+                return Err(MembershipError::SameDrive { path, other }.into());
+            }
+        }
+        membership.close(disk)?;
+        let opened = open_candidates(&self.host, std::slice::from_ref(found), false);
+        let opened = opened.map_err(|error| TakeError::Open(error.to_string()))?;
+        let path = &found.identity.path;
+        let gone = || TakeError::Open(format!("{path} could not be opened: look at the log"));
+        membership.take_back(opened.into_iter().next().ok_or_else(gone)?)?;
+        Ok(())
+    }
+
+    /// Looks for a member, and takes it back. Says where it was.
+    pub(super) fn look_for(&self, disk: DiskIndex) -> Result<String, String> {
+        let uuid = self.members.uuid(disk);
+        let uuid = uuid.ok_or_else(|| MembershipError::Unknown(disk).to_string())?;
+        let active = self.active();
+        let mut paths = self.paths();
+        paths.retain(|path| !active.contains(path));
+        let mut found = self.host.find(&paths);
+        found.retain(|found| self.is_it(uuid, found));
+        found.dedup_by(|a, b| a.drives == b.drives);
+        match &found[..] {
+            [] => Err(format!("disk {disk} is not to be seen: look at cable and power")),
+            [one] => {
+                let taken = self.take(disk, one).map_err(|error| error.to_string());
+                taken.map(|()| one.identity.path.clone())
+            }
+            [one, other, ..] => Err(format!(
+                "{} and {} are copies of one disk; remove the one that is not in use",
+                one.identity.path, other.identity.path
+            )),
+        }
+    }
+
+    fn is_it(&self, uuid: DiskUuid, found: &FoundDisk) -> bool {
+        found.label.pool == self.members.pool() && found.label.disk == uuid
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        match self.devices.is_empty() {
+            true => self.host.block_devices(),
+            false => self.devices.clone(),
+        }
+    }
+
+    /// Where the members that take part are.
+    fn active(&self) -> Vec<PathBuf> {
+        let active = self.members.all().into_iter().filter(|m| m.state == MemberState::Active);
+        let path = |member: Member| Some(PathBuf::from(&member.handle?.identity().path));
+        active.filter_map(path).collect()
+    }
+}
+
+/// Why a member was not taken back.
+#[derive(Debug, thiserror::Error)]
+enum TakeError {
+    #[error("the pool is read-only: its disks stay as they are")]
+    ReadOnly,
+    #[error("{0}")]
+    Open(String),
+    #[error(transparent)]
+    Refused(#[from] MembershipError),
+}
+
+impl TakeError {
+    /// Whether it may go soon, without anybody doing anything.
+    fn is_for_now(&self) -> bool {
+        matches!(self, TakeError::Refused(MembershipError::Busy | MembershipError::Unanswered(_)))
+    }
+}
+
+/// The lookout of one open pool.
+pub(super) struct Lookout {
+    pub(super) returns: Returns,
+    /// Its name.
+    pub(super) pool: String,
     pub(super) sightings: Arc<Sightings>,
     pub(super) teller: Teller,
 }
@@ -77,40 +174,40 @@ impl Lookout {
     /// Looks for ever, in a thread that ends with the process: a look may hang in the kernel, and
     /// closing the pool must not wait for it.
     pub(super) fn start(self) {
-        let threads = self.host.threads();
+        let threads = self.returns.host.threads();
         threads.spawn("lookout", Box::new(move || self.run()));
     }
 
     fn run(self) {
         let mut known: HashMap<PathBuf, Token> = HashMap::new();
-        let never = Event::new();
+        let mut taken: HashMap<DiskIndex, u32> = HashMap::new();
+        let (never, host) = (Event::new(), &self.returns.host);
         loop {
-            let look = self.host.clock().now() + LOOK;
-            self.host.wait().until(&never, Some(look), &mut || false);
+            let look = host.clock().now() + LOOK;
+            host.wait().until(&never, Some(look), &mut || false);
             let out: Vec<Member> = self.out();
             if !out.is_empty() {
-                let found = self.host.find(&self.unknown(&mut known));
-                found.iter().for_each(|disk| self.saw(&out, disk));
+                for disk in host.find(&self.unknown(&mut known)) {
+                    if self.saw(&out, &disk, &mut taken) {
+                        known.remove(&PathBuf::from(&disk.identity.path));
+                    }
+                }
             }
         }
     }
 
     fn out(&self) -> Vec<Member> {
-        let members = self.members.all().into_iter();
-        members.filter(|member| member.state != MemberState::Active).collect()
+        let members = self.returns.members.all().into_iter();
+        let out = members.filter(|member| member.state != MemberState::Active);
+        // Whoever holds a disk keeps it open.
+        out.map(|member| Member { handle: None, ..member }).collect()
     }
 
     /// The paths that have not been looked at since they lead to what they lead to.
     fn unknown(&self, known: &mut HashMap<PathBuf, Token>) -> Vec<PathBuf> {
-        let paths = match self.devices.is_empty() {
-            true => self.host.block_devices(),
-            false => self.devices.clone(),
-        };
+        let paths = self.returns.paths();
         known.retain(|path, _| paths.contains(path));
-        let active = self.members.all().into_iter().filter(|m| m.state == MemberState::Active);
-        let active: Vec<PathBuf> = active
-            .filter_map(|member| Some(PathBuf::from(&member.handle?.identity().path)))
-            .collect();
+        let active = self.returns.active();
         let is_new = |path: &PathBuf| {
             let Some(token) = Token::of(path).filter(|_| !active.contains(path)) else {
                 known.remove(path);
@@ -121,19 +218,40 @@ impl Lookout {
         paths.into_iter().filter(is_new).collect()
     }
 
-    fn saw(&self, out: &[Member], disk: &FoundDisk) {
-        let label = &disk.label;
-        let is_it =
-            |member: &&Member| label.pool == self.members.pool() && label.disk == member.uuid;
-        let Some(member) = out.iter().find(is_it) else { return };
-        let path = &disk.identity.path;
-        self.sightings.seen.lock().insert(member.index, PathBuf::from(path));
-        let how = match member.state {
-            MemberState::Missing => "is there now",
-            MemberState::Failed | MemberState::Active => "answers",
+    /// True if it should be looked at again soon.
+    fn saw(&self, out: &[Member], disk: &FoundDisk, taken: &mut HashMap<DiskIndex, u32>) -> bool {
+        let is_it = |member: &&Member| self.returns.is_it(member.uuid, disk);
+        let Some(member) = out.iter().find(is_it) else { return false };
+        let (index, path) = (member.index, &disk.identity.path);
+        let is_new = {
+            let mut seen = self.sightings.seen.lock();
+            seen.insert(index, PathBuf::from(path)).is_none_or(|before| before != Path::new(path))
         };
-        let line = format!("disk {} {how}, as {path}; the next mount takes it", member.index);
-        self.teller.tell(&line, false);
+        let reason = self.returns.members.reason(index);
+        let by_itself = matches!(reason, None | Some(FailReason::Gone))
+            && self.returns.membership.is_some()
+            && *taken.entry(index).or_default() < TAKEN_MAX;
+        if !by_itself {
+            let how = if reason.is_none() { "is there now" } else { "answers" };
+            let online = format!("isotherm disk online {} {index} takes it back", self.pool);
+            self.teller.tell(&format!("disk {index} {how}, as {path}; {online}"), false);
+            return false;
+        }
+        match self.returns.take(index, disk) {
+            Ok(()) => {
+                *taken.entry(index).or_default() += 1;
+                self.sightings.seen.lock().remove(&index);
+                self.teller.tell(&format!("disk {index} is back, as {path}"), false);
+                false
+            }
+            Err(error) => {
+                if is_new || !error.is_for_now() {
+                    let line = format!("disk {index} is seen as {path}, and stays out: {error}");
+                    self.teller.tell(&line, false);
+                }
+                error.is_for_now()
+            }
+        }
     }
 }
 

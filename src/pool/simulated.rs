@@ -96,9 +96,20 @@ impl SimMachine {
         NewDisk { probe: blank(&disk), disk }
     }
 
+    /// A disk that was unplugged is back, with this on it. None if it has no label.
+    #[cfg(test)]
+    pub(crate) fn put_back(&mut self, index: usize, image: Image) -> Option<Candidate> {
+        let disk = SimDisk::open(&self.world, parameters(index, image.bytes()), image);
+        self.disks[index] = disk.clone();
+        self.candidates_among(vec![disk]).pop()
+    }
+
     /// The disks that have a label.
     fn candidates(&self) -> Vec<Candidate> {
-        let handles = self.handles();
+        self.candidates_among(self.handles())
+    }
+
+    fn candidates_among(&self, handles: Vec<DiskHandle>) -> Vec<Candidate> {
         let labels = read_labels(&self.access(), &handles);
         let candidates = handles.into_iter().zip(labels).filter_map(|(disk, label)| {
             let drives = BTreeSet::from([DriveKey(disk.identity().path.clone())]);

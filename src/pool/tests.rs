@@ -24,6 +24,7 @@ use crate::format::{DiskLayout, Redundancy, Root};
 mod audits;
 mod chains;
 mod checks;
+mod comeback;
 mod cut_short;
 mod files;
 mod holes;

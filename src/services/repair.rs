@@ -6,11 +6,15 @@
 //! 2. A pass counts what lacks shards, then goes through all objects, some at a time, and has each made
 //!    whole (`namespace::repair`), waiting for their batch before the next ones.
 //! 3. Where no disk is left for a shard and the next loss would be one of data, what is alive in the
-//!    object is written again, narrower and at full margin [R12]: a compaction that frees nothing.
+//!    object is written again, narrower and at full margin [R12]: a compaction that frees nothing. So are
+//!    objects that were written with too few disks at hand, when there are more.
 //! 4. Tables are written again by the index's compactor, and the root's chains by a checkpoint; also of those
 //!    with a bad copy, at once, and a checkpoint names them, also where nothing else changes.
 //! 5. A member that is to leave is treated likewise, but for being read from; and when nothing is on it
 //!    any more, it is removed.
+//!
+//! A pass also begins when there are more disks than before, and once after opening: what was left then is
+//! not known.
 //!
 //! Any order, no throttle but that users' requests go first. It stops and begins at any step; a crash
 //! loses nothing but the pass, and the next one finds what is left.
@@ -98,7 +102,7 @@ enum Phase {
     /// Step 2.
     Repairing(Page),
     /// Step 3: some are being written again.
-    Narrowing(Page, Compaction),
+    Rewriting(Page, Compaction),
     /// Step 4.
     Ending,
     /// Step 5: it is none any more with this checkpoint.
@@ -123,6 +127,8 @@ pub struct Repair {
     shared: SharedProgress,
     progress: RepairProgress,
     phase: Phase,
+    /// How often a disk had come when it last looked; None before it has.
+    arrivals: Option<u64>,
     /// Since when members do not take part.
     away: BTreeMap<DiskIndex, Ticks>,
     /// There is something to be done, from this moment on.
@@ -133,8 +139,8 @@ pub struct Repair {
     left: Vec<DiskIndex>,
     /// Bad shards of objects that were busy: noted again with the next pass.
     held: Vec<(ObjectId, Vec<ShardIndex>)>,
-    /// Objects that no disk is left for.
-    narrowed: VecDeque<Lacking>,
+    /// Objects that no disk is left for, and short ones.
+    rewritten: VecDeque<Lacking>,
     /// When members are looked at next.
     next_look: Ticks,
     /// Pause before the next pass, if there is something left.
@@ -162,11 +168,12 @@ impl Repair {
             shared: shared.clone(),
             progress: RepairProgress::default(),
             phase: Phase::Resting,
+            arrivals: None,
             away: BTreeMap::new(),
             due: None,
             left_over: false,
             left: Vec::new(),
-            narrowed: VecDeque::new(),
+            rewritten: VecDeque::new(),
             next_look: Ticks::default(),
             retry: RETRY,
             held: Vec::new(),
@@ -203,6 +210,21 @@ impl Repair {
         given_up
     }
 
+    /// Whether a disk has come: what waited for one may have one now.
+    fn has_more_disks(&mut self) -> bool {
+        let arrivals = self.members.arrivals();
+        match self.arrivals.replace(arrivals) {
+            Some(before) => arrivals != before,
+            None => {
+                if let Some(delay) = self.options.delay {
+                    let first = self.clock.now() + delay / 10;
+                    self.set_due(first);
+                }
+                false
+            }
+        }
+    }
+
     /// Earlier than that if it was to be earlier.
     fn set_due(&mut self, at: Ticks) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
@@ -219,7 +241,7 @@ impl Repair {
             let is_done = self.namespace.has_renewed();
             return Ok(self.pause(if is_done { self.options.look } else { RENEWAL }));
         }
-        let lacking = |object| Lacking { object, bytes: 0, length: 0, margin: 1 };
+        let lacking = |object| Lacking { object, bytes: 0, length: 0, margin: 1, short: false };
         let left = bad.into_iter().map(|(object, shards)| (lacking(object), shards)).collect();
         let settled = self.namespace.settled();
         self.phase = Phase::Settling(Page { left, next: None, noted: true }, settled);
@@ -228,10 +250,11 @@ impl Repair {
 
     fn begin_pass(&mut self) -> Pace {
         self.left_over = false;
-        self.narrowed.clear();
+        self.rewritten.clear();
         for (object, bad) in std::mem::take(&mut self.held) {
             bad.into_iter().for_each(|shard| self.namespace.note_bad(object, shard));
         }
+        self.namespace.renew_short();
         let since = self.clock.now();
         self.progress = RepairProgress { running: true, since, ..RepairProgress::default() };
         self.phase = Phase::Counting(ObjectId(0));
@@ -300,11 +323,14 @@ impl Repair {
             match result {
                 Ok(Repaired::Whole(lsn)) => {
                     self.done(&page, &lacking);
+                    // As many as it was given: the next pass writes it again.
+                    self.left_over |= lacking.short;
                     last = last.max(lsn);
                 }
+                Ok(Repaired::Nothing) if lacking.short => self.rewritten.push_back(lacking),
                 Ok(Repaired::Nothing) => self.done(&page, &Lacking { bytes: 0, ..lacking }),
                 Ok(Repaired::NoPlace) if !page.noted && self.must_narrow(&lacking) => {
-                    self.narrowed.push_back(lacking);
+                    self.rewritten.push_back(lacking);
                 }
                 Ok(Repaired::NoPlace) if !page.noted => self.progress.waiting += 1,
                 // Of a noted shard it was told by who read it.
@@ -318,8 +344,8 @@ impl Repair {
                 }
             }
         }
-        self.phase = match self.narrow() {
-            Some(compaction) => Phase::Narrowing(page, compaction),
+        self.phase = match self.rewrite() {
+            Some(compaction) => Phase::Rewriting(page, compaction),
             None => Phase::Settling(page, last),
         };
         Ok(Pace::Again)
@@ -349,15 +375,15 @@ impl Repair {
 
     /// Step 3, for the next of the objects that no disk is left for and that there is room for. None if
     /// there are none left.
-    fn narrow(&mut self) -> Option<Compaction> {
-        while !self.narrowed.is_empty() {
+    fn rewrite(&mut self) -> Option<Compaction> {
+        while !self.rewritten.is_empty() {
             let mut bytes = 0;
-            let fits = self.narrowed.iter().take_while(|lacking| {
+            let fits = self.rewritten.iter().take_while(|lacking| {
                 bytes += lacking.length;
                 bytes <= self.namespace.compaction_bytes()
             });
             let count = fits.count().max(1);
-            let some: Vec<Lacking> = self.narrowed.drain(..count).collect();
+            let some: Vec<Lacking> = self.rewritten.drain(..count).collect();
             let victims: Vec<ObjectId> = some.iter().map(|lacking| lacking.object).collect();
             match self.namespace.begin_rewrite(&victims) {
                 Ok(Some(compaction)) => {
@@ -371,7 +397,7 @@ impl Repair {
                 }
                 Ok(None) => self.left_over = true,
                 Err(error) => {
-                    log::warn!("{} objects could not be written narrower: {error}", some.len());
+                    log::warn!("{} objects could not be written again: {error}", some.len());
                     self.progress.waiting += some.len() as u64;
                 }
             }
@@ -382,18 +408,18 @@ impl Repair {
     fn go_on(&mut self, page: Page, mut compaction: Compaction) -> Result<Pace, NamespaceError> {
         match self.namespace.go_on(&mut compaction) {
             Ok(false) => {
-                self.phase = Phase::Narrowing(page, compaction);
+                self.phase = Phase::Rewriting(page, compaction);
                 return Ok(self.pause(BATCH));
             }
             Ok(true) => {}
             Err(error) => {
-                log::warn!("objects could not be written narrower: {error}");
+                log::warn!("objects could not be written again: {error}");
                 self.left_over = true;
             }
         }
         let lsn = self.namespace.end_compaction(compaction)?.lsn;
-        self.phase = match self.narrow() {
-            Some(next) => Phase::Narrowing(page, next),
+        self.phase = match self.rewrite() {
+            Some(next) => Phase::Rewriting(page, next),
             None => Phase::Settling(page, lsn),
         };
         Ok(Pace::Again)
@@ -436,12 +462,13 @@ impl Repair {
         }
         self.next_look = now + self.options.look;
         let leaving = self.members.leaving();
-        let news = self.give_up() || leaving.iter().any(|disk| !self.left.contains(disk));
+        let leaves = leaving.iter().any(|disk| !self.left.contains(disk));
+        let news = self.give_up() | self.has_more_disks() | leaves;
         self.left = leaving;
         if news {
             self.retry = RETRY;
             self.due = Some(now);
-            if matches!(self.phase, Phase::Narrowing(..) | Phase::Removing(..)) {
+            if matches!(self.phase, Phase::Rewriting(..) | Phase::Removing(..)) {
                 return;
             }
             if let Phase::Settling(page, _) | Phase::Repairing(page) =
@@ -483,7 +510,7 @@ impl Repair {
                 Ok(Pace::Again)
             }
             Phase::Repairing(page) => self.repair(page),
-            Phase::Narrowing(page, compaction) => self.go_on(page, compaction),
+            Phase::Rewriting(page, compaction) => self.go_on(page, compaction),
             Phase::Ending => Ok(self.end()),
             Phase::Removing(disk, checkpoint) if self.namespace.checkpoint_is_done(checkpoint) => {
                 if !self.removal.end(disk) {
@@ -516,7 +543,7 @@ impl Task for Repair {
 
     fn step(&mut self) -> Pace {
         if self.namespace.room().ended {
-            if let Phase::Narrowing(_, compaction) =
+            if let Phase::Rewriting(_, compaction) =
                 std::mem::replace(&mut self.phase, Phase::Resting)
                 && let Err(error) = self.namespace.end_compaction(compaction)
             {

@@ -293,7 +293,7 @@ expect_same() {
 need_loop_program() {
   [ -z "$LOOP_PROGRAM" ] || return 0
   LOOP_PROGRAM=$(cd "$ROOT" && cargo test --no-run --test loop --message-format=json 2>/dev/null |
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
+    grep '"name":"loop"' | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
   [ -x "$LOOP_PROGRAM" ] || { not_ok "tests/loop.rs does not build"; exit 1; }
 }
 

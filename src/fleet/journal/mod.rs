@@ -175,6 +175,24 @@ impl Journal {
         state.rings.sort_by_key(|ring| ring.disk);
     }
 
+    /// A disk that takes part again takes batches too. False, and nothing happened, while one that was sent to
+    /// it has not been answered [R7].
+    pub fn take_back(&self, disk: DiskIndex) -> bool {
+        self.reap_stragglers();
+        let mut state = self.state.lock();
+        let ring = state.rings.iter_mut().find(|ring| ring.disk == disk);
+        let Some(ring) = ring.filter(|ring| ring.is_quiet()) else { return false };
+        ring.in_rotation = true;
+        true
+    }
+
+    /// The highest batch that may have been acknowledged, or will be, without asking anew which disks take
+    /// part.
+    pub fn bound(&self) -> Lsn {
+        let state = self.state.lock();
+        state.log.back().map_or(state.acked, |logged| logged.lsn.max(state.acked))
+    }
+
     /// Makes a batch durable: on min(active, m+1) members when this returns Ok, and so is every batch
     /// before it [R1, R3]. `lsn` is the one after the last acknowledged; `payload` is 1 byte to
     /// [`Journal::payload_bytes_max`]. Waits while disks are late [R11]; hold no lock [R23].

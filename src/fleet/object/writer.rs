@@ -29,8 +29,9 @@ use super::write_plan::{
 use super::{StoredObject, WriteObject};
 use crate::base::canary::{self, Bug};
 use crate::base::limits::{BACKGROUND_UNFLUSHED_BYTES, FLUSH_DEADLINE_MS, WRITE_DEADLINE_MS};
+use crate::base::sync::Arc;
 use crate::base::{DiskIndex, MIB, ShardIndex, Ticks};
-use crate::fleet::disk::{Buffer, Class, DiskError, Fan, Operation, Request, Slice};
+use crate::fleet::disk::{Buffer, Class, DiskError, DiskHandle, Fan, Operation, Request, Slice};
 use crate::fleet::error::FleetError;
 use crate::fleet::geometry::shard_bytes;
 use crate::fleet::reports::{FailReason, Report};
@@ -65,6 +66,9 @@ struct ShardWrite {
     reservation: Reservation,
     data: Slice,
     phase: Phase,
+    /// What it was sent to. One that was failed and taken back meanwhile is another one: no flush of that
+    /// covers what this was told [R8, I10].
+    sent_to: Option<DiskHandle>,
 }
 
 /// A flush in flight.
@@ -160,8 +164,8 @@ pub(super) fn run_remade(
         for (shard, reservation, mut unit) in one.shards {
             let header = attempt.header(&one.record, shard, &one.lists)?;
             unit[..SHARD_HEADER_BYTES].copy_from_slice(&header);
-            let (data, phase) = (Slice::from(unit), Phase::Written);
-            attempt.shards.push(ShardWrite { object, shard, reservation, data, phase });
+            let (data, phase, sent_to) = (Slice::from(unit), Phase::Written, None);
+            attempt.shards.push(ShardWrite { object, shard, reservation, data, phase, sent_to });
         }
         attempt.records.push(one.record);
         attempt.checksums.push(one.lists);
@@ -222,6 +226,7 @@ impl<'a> Attempt<'a> {
                     reservation,
                     data: Slice::from(unit),
                     phase: Phase::Written,
+                    sent_to: None,
                 });
             }
             attempt.records.push(one.record);
@@ -323,7 +328,9 @@ impl<'a> Attempt<'a> {
         let (end, left) = (self.slots, self.slots - first);
         let deadline = self.deadline(disk, data.len() as u64, WRITE_DEADLINE_MS);
         // A disk that was failed since is answered for by the deadline, which is then now.
-        let Some(handle) = context.members.handle(disk) else {
+        let handle = context.members.handle(disk);
+        self.shards[index].sent_to.clone_from(&handle);
+        let Some(handle) = handle else {
             let deadline = context.clock.now();
             self.shards[index].phase = Phase::Writing { first, end, left, deadline };
             return;
@@ -449,7 +456,8 @@ impl<'a> Attempt<'a> {
             let slot = self.next_slot();
             self.set_phase(disk, Phase::Written, Phase::Flushing);
             let flush = FlushWrite { disk, slot, deadline };
-            let Some(handle) = self.store.context.members.handle(disk) else {
+            let handle = self.store.context.members.handle(disk);
+            let Some(handle) = handle.filter(|handle| self.was_sent_to(disk, handle)) else {
                 let now = self.store.context.clock.now();
                 self.flushes.push(FlushWrite { deadline: now, ..flush });
                 continue;
@@ -459,6 +467,13 @@ impl<'a> Attempt<'a> {
             let request = Request { operation: Operation::Flush, class, deadline: Some(deadline) };
             self.fan.submit(slot, &handle, request);
         }
+    }
+
+    /// Whether what this disk is to be flushed for was sent to it since it takes part.
+    fn was_sent_to(&self, disk: DiskIndex, handle: &DiskHandle) -> bool {
+        let of_disk = self.shards.iter().filter(|one| one.reservation.disk() == disk);
+        let mut flushed = of_disk.filter(|one| one.phase == Phase::Flushing);
+        flushed.all(|one| one.sent_to.as_ref().is_some_and(|sent_to| Arc::ptr_eq(sent_to, handle)))
     }
 
     /// Everything this call has on a failed disk goes elsewhere, flushed or not: nothing names it yet.

@@ -73,7 +73,7 @@ pub(super) fn compare(namespace: &Namespace, files: &Files) {
 }
 
 /// Runs until repair has nothing to do any more; panics if it does not end.
-fn repaired(machine: &SimMachine, pool: &OpenPool) {
+pub(super) fn repaired(machine: &SimMachine, pool: &OpenPool) {
     for _ in 0..2000 {
         machine.world.run_for(Duration::from_millis(500));
         let progress = *pool.repair.lock();
