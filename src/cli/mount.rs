@@ -174,7 +174,9 @@ fn daemon_options(arguments: &Mount, flags: &MountFlags) -> Result<DaemonOptions
     open.namespace.atime = !flags.no_atime;
     open.namespace.cache_bytes = flags.cache_bytes.unwrap_or(open.namespace.cache_bytes);
     open.namespace.dirty_bytes_max = flags.dirty_bytes.unwrap_or(open.namespace.dirty_bytes_max);
-    open.index.cache_bytes = flags.index_cache_bytes.unwrap_or(open.index.cache_bytes);
+    if let Some(bytes) = flags.index_cache_bytes {
+        open.set_index_cache(bytes);
+    }
     if let Some(seconds) = flags.repair_seconds {
         open.repair.delay = seconds.map(Duration::from_secs);
     }

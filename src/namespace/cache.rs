@@ -44,11 +44,12 @@ impl ReadCache {
         (0..shards as u8).map(|shard| entries.get(&(object, shard)).cloned()).collect()
     }
 
-    /// Memory for shards to come: `count` of `bytes` each, and whatever more is asked for. The longest
-    /// unused shards make room. None if most of the cache is being read to or copied from just now.
+    /// Memory for the data shards of an object, `count` of `bytes` each, side by side; and for whatever
+    /// more is asked for. The longest unused shards make room. None if most of the cache is being read to
+    /// or copied from just now.
     pub(super) fn memory(&self, count: usize, bytes: usize) -> Option<Memory<'_>> {
-        let ready: Option<Vec<Buffer>> = (0..count).map(|_| self.take(bytes)).collect();
-        Some(Memory { cache: self, ready: RefCell::new(ready?) })
+        let ready = self.take(count * bytes)?.split(bytes).into_iter().map(Some).collect();
+        Some(Memory { cache: self, ready: RefCell::new(ready) })
     }
 
     fn take(&self, bytes: usize) -> Option<Buffer> {
@@ -91,14 +92,16 @@ impl ReadCache {
 /// Memory of the cache, for one object that is about to be read.
 pub(super) struct Memory<'a> {
     cache: &'a ReadCache,
-    ready: RefCell<Vec<Buffer>>,
+    /// By data shard, until it is taken.
+    ready: RefCell<Vec<Option<Buffer>>>,
 }
 
 impl Memory<'_> {
-    /// For one shard, or a part of one.
-    pub(super) fn take(&self, bytes: usize) -> Option<Buffer> {
+    /// For one data shard or a part of it, or for something else.
+    pub(super) fn take(&self, shard: Option<usize>, bytes: usize) -> Option<Buffer> {
         let mut ready = self.ready.borrow_mut();
-        match ready.pop_if(|buffer| buffer.len() >= bytes) {
+        let ready = shard.and_then(|shard| ready.get_mut(shard));
+        match ready.and_then(|ready| ready.take_if(|buffer| buffer.len() >= bytes)) {
             Some(mut buffer) => {
                 buffer.truncate(bytes);
                 Some(buffer)
@@ -117,7 +120,7 @@ mod tests {
 
     fn keep(cache: &ReadCache, object: u64, fill: u8) {
         let memory = cache.memory(1, SHARD).expect("nobody holds anything");
-        let mut buffer = memory.take(SHARD).expect("it was taken already");
+        let mut buffer = memory.take(Some(0), SHARD).expect("it was taken already");
         buffer.fill(fill);
         cache.put(ObjectId(object), 0, Arc::new(buffer));
     }
@@ -153,9 +156,10 @@ mod tests {
         let memory = cache.memory(2, SHARD).expect("two are free");
         assert!(cache.memory(1, SHARD).is_none(), "nothing can make room");
         assert!(!has(&cache, 0), "though it tried");
-        let taken = [memory.take(SHARD / 2), memory.take(SHARD)];
+        assert!(memory.take(None, 4096).is_none(), "what is kept for shards is theirs");
+        let taken = [memory.take(Some(1), SHARD / 2), memory.take(Some(0), SHARD)];
         assert!(taken.iter().all(Option::is_some));
-        assert!(memory.take(4096).is_none());
+        assert!(memory.take(Some(1), 4096).is_none(), "it has its own already");
         drop((copied_from, taken, memory));
         assert!(cache.memory(3, SHARD).is_some());
     }

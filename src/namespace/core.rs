@@ -1,6 +1,6 @@
 //! What all parts of the namespace share: the lock with the state in memory, and the rooms below.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use super::cache::ReadCache;
@@ -130,8 +130,9 @@ pub(super) struct State {
     pub(super) checkpoint_wanted: u64,
     pub(super) checkpoint_done: u64,
     pub(super) inodes: HashMap<Ino, InodeState>,
-    /// Inodes that the kernel knows and that are not in `inodes`.
-    pub(super) known: HashMap<Ino, Known>,
+    /// Inodes that the kernel knows and that are not in `inodes`. Grows in small steps: a hash table of millions
+    /// is in memory twice and a half when it doubles.
+    pub(super) known: BTreeMap<Ino, Known>,
     /// Inodes with an overlay, by the moment the oldest change came in.
     pub(super) dirty: BTreeSet<(Ticks, Ino)>,
     /// Objects that flushes have written and that somebody still holds (`written`): not to be freed as

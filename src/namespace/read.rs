@@ -170,7 +170,7 @@ impl Core {
         let record = &object.record;
         let count = record.redundancy.data_shards();
         let memory = self.cache.memory(count, record.shard_bytes as usize)?;
-        let memory = |bytes| memory.take(bytes);
+        let memory = |shard: Option<usize>, bytes| memory.take(shard, bytes);
         let result = match &object.written {
             Some(written) => {
                 let lists: &[Checksums] = written.checksums();

@@ -17,7 +17,7 @@
 //! A crash before 5 is effective leaves the old root and the old log: the next recovery does the same
 //! from the same. After it, the new root is all there is.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::Namespace;
 use super::cache::ReadCache;
@@ -131,7 +131,7 @@ fn fresh_state(options: &Options, origin: &Origin, chains: Vec<ObjectRecord>) ->
         checkpoint_wanted: 0,
         checkpoint_done: 0,
         inodes: HashMap::new(),
-        known: HashMap::new(),
+        known: BTreeMap::new(),
         dirty: BTreeSet::new(),
         in_flush: HashSet::new(),
         dirty_bytes: 0,

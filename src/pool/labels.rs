@@ -383,7 +383,8 @@ impl PoolLabels {
         Ok(())
     }
 
-    fn is_returned(&self, disk: DiskIndex) -> bool {
+    /// Whether it is back without everything that was acknowledged.
+    pub(super) fn is_returned(&self, disk: DiskIndex) -> bool {
         self.state.lock().returned.contains_key(&disk)
     }
 

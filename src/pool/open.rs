@@ -87,6 +87,13 @@ impl Default for OpenOptions {
     }
 }
 
+impl OpenOptions {
+    /// The index gets a cache of this size, and what it builds in memory is fitted to that.
+    pub fn set_index_cache(&mut self, bytes: u64) {
+        self.index = IndexOptions::for_cache(bytes);
+    }
+}
+
 /// Why a pool was not opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

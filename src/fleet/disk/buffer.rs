@@ -8,6 +8,8 @@
 //!   than the disk access they are for; what is kept counts, and goes first when room is short. With
 //!   what is out it never exceeds the most that was out at once lately: kinds that nobody asks for
 //!   any more do not pile up.
+//! * A buffer can be cut into parts that lie side by side: the shards of an object are read to such parts
+//!   at once, and what is in several of them is one run of bytes ([`side_by_side`]).
 //! * A [`Slice`] is a shared, read-only range of a buffer: one shard can be written to several disks.
 //!
 //! The disk owns a buffer from submit to completion, so no one can free memory that the kernel
@@ -68,19 +70,45 @@ impl Drop for Memory {
     }
 }
 
-/// Bytes for one disk access, aligned to 4 KiB in memory.
-pub struct Buffer {
+/// Memory, and where it goes when it is not needed any more.
+struct Owned {
     /// None only inside `drop`.
     memory: Option<Memory>,
-    bytes: usize,
     pool: Option<Arc<Shared>>,
+}
+
+impl Owned {
+    fn memory(&self) -> &Memory {
+        self.memory.as_ref().expect("memory leaves its owner only in drop")
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let memory = self.memory.take().expect("memory leaves its owner only in drop");
+        if let Some(pool) = self.pool.take() {
+            pool.give_back(memory);
+        }
+    }
+}
+
+/// Bytes for one disk access, aligned to 4 KiB in memory.
+pub struct Buffer {
+    /// Shared with the other parts, if it is one.
+    owned: Arc<Owned>,
+    /// Where its own bytes begin: those from there to `capacity` belong to nobody else.
+    from: usize,
+    bytes: usize,
 }
 
 impl Buffer {
     /// A buffer of its own, zeroed, that no pool counts: for tools and tests. `bytes` > 0.
     pub fn zeroed(bytes: usize) -> Buffer {
-        let capacity = class_bytes(bytes);
-        Buffer { memory: Some(Memory::new(capacity)), bytes, pool: None }
+        Buffer::new(Memory::new(class_bytes(bytes)), bytes, None)
+    }
+
+    fn new(memory: Memory, bytes: usize, pool: Option<Arc<Shared>>) -> Buffer {
+        Buffer { owned: Arc::new(Owned { memory: Some(memory), pool }), from: 0, bytes }
     }
 
     /// Makes it end earlier. `bytes` must not exceed its length; the rest stays reserved.
@@ -89,8 +117,20 @@ impl Buffer {
         self.bytes = bytes;
     }
 
-    fn memory(&self) -> &Memory {
-        self.memory.as_ref().expect("memory leaves the buffer only in drop")
+    /// Parts of `bytes` each, which lie side by side; what is left over stays reserved. The memory is
+    /// given back when all of them are dropped. `bytes` is a multiple of 4 KiB.
+    pub fn split(self, bytes: usize) -> Vec<Buffer> {
+        assert!(bytes > 0 && bytes.is_multiple_of(ALIGN), "parts are aligned like buffers");
+        let parts = 0..self.bytes / bytes;
+        let part = |at| Buffer { owned: self.owned.clone(), from: self.from + at * bytes, bytes };
+        parts.map(part).collect()
+    }
+
+    fn start(&self) -> *mut u8 {
+        let memory = self.owned.memory();
+        assert!(self.from + self.bytes <= memory.capacity, "a part lies inside its memory");
+        // SAFETY: add requires the result to be inside the allocation, or at its end: just checked.
+        unsafe { memory.start.as_ptr().add(self.from) }
     }
 }
 
@@ -98,30 +138,31 @@ impl Deref for Buffer {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         // SAFETY: from_raw_parts requires initialised, readable memory that is not written to
-        // meanwhile: it was allocated zeroed with capacity >= bytes, and &self excludes writers.
-        unsafe { std::slice::from_raw_parts(self.memory().start.as_ptr(), self.bytes) }
+        // meanwhile: it was allocated zeroed, `start` has seen that it is long enough, no other buffer
+        // has these bytes, and &self excludes writers.
+        unsafe { std::slice::from_raw_parts(self.start(), self.bytes) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as in `deref`; &mut self makes the access exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.memory().start.as_ptr(), self.bytes) }
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.bytes) }
     }
+}
+
+/// Both as one run of bytes, if `second` begins in memory where `first` ends, of one allocation.
+pub fn side_by_side<'a>(first: &'a Buffer, second: &'a Buffer) -> Option<&'a [u8]> {
+    let adjoin =
+        Arc::ptr_eq(&first.owned, &second.owned) && first.from + first.bytes == second.from;
+    // SAFETY: as in `deref`, for both: they are parts of one allocation, the pointer comes from the whole
+    // of it, and both are borrowed for as long as the result is.
+    adjoin.then(|| unsafe { std::slice::from_raw_parts(first.start(), first.bytes + second.bytes) })
 }
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} bytes)", self.bytes)
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        let memory = self.memory.take().expect("memory leaves the buffer only in drop");
-        if let Some(pool) = self.pool.take() {
-            pool.give_back(memory);
-        }
     }
 }
 
@@ -277,7 +318,7 @@ impl BufferPool {
         drop(evicted);
         let buffers = found.into_iter().zip(bytes).map(|(memory, &one)| {
             let memory = memory.unwrap_or_else(|| Memory::new(class_bytes(one)));
-            Buffer { memory: Some(memory), bytes: one, pool: Some(self.shared.clone()) }
+            Buffer::new(memory, one, Some(self.shared.clone()))
         });
         Some(buffers.collect())
     }
@@ -366,6 +407,30 @@ mod tests {
             assert_eq!(buffer.as_ptr() as usize % 4096, 0);
             assert!(buffer.iter().all(|&byte| byte == 0));
         }
+    }
+
+    #[test]
+    fn parts_lie_side_by_side_and_are_given_back_together() {
+        let pool = BufferPool::new(64 * KIB, World::new(1));
+        let mut parts = pool.take(5 * 4096).split(8192);
+        assert_eq!(parts.len(), 2, "what is left over is nobody's");
+        parts[0].fill(1);
+        parts[1].fill(2);
+        assert!(parts[0].iter().all(|&byte| byte == 1), "nobody else wrote here");
+        assert!(parts.iter().all(|part| (part.as_ptr() as usize).is_multiple_of(4096)));
+        let both = side_by_side(&parts[0], &parts[1]).expect("they are");
+        assert_eq!((both.len(), both[8191], both[8192]), (16384, 1, 2));
+        assert!(side_by_side(&parts[1], &parts[0]).is_none());
+        assert!(side_by_side(&parts[0], &parts[0]).is_none());
+        let other = pool.take(8192);
+        assert!(side_by_side(&parts[1], &other).is_none(), "other memory");
+        parts[0].truncate(4096);
+        assert!(side_by_side(&parts[0], &parts[1]).is_none(), "there is a gap");
+        drop(other);
+        parts.pop();
+        assert_eq!(pool.taken_bytes(), 5 * 4096);
+        parts.pop();
+        assert_eq!(pool.taken_bytes(), 0);
     }
 
     #[test]

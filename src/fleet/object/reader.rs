@@ -87,8 +87,8 @@ pub(super) struct Reading<'a, C: ?Sized> {
     replan: bool,
 }
 
-/// Gives memory for one shard of this many bytes; None if there is none now.
-pub type ShardMemory<'a> = dyn Fn(usize) -> Option<Buffer> + 'a;
+/// Gives memory of so many bytes for a data shard, or for whatever else (None); None if there is none now.
+pub type ShardMemory<'a> = dyn Fn(Option<usize>, usize) -> Option<Buffer> + 'a;
 
 /// Reads `range` of the object into `into`. See `ObjectStore::read_into`.
 pub(super) fn run_read<C: ChecksumSource + ?Sized>(
@@ -268,7 +268,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
             let deadline = context.clock.now() + Duration::from_millis(READ_DEADLINE_MS) + busy;
             for columns in self.pieces(&access.columns) {
                 let bytes = column_bytes(self.record, &columns);
-                let buffer = self.buffer(bytes.len());
+                let buffer = self.buffer(access.shard, bytes.len());
                 let slot = self.slots;
                 self.slots += 1;
                 let pending = Pending { slot, columns, deadline, late: false };
@@ -292,8 +292,9 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
 
     /// Memory for one access. Who holds some already must not wait for more: then it comes from
     /// outside the pool, which stays within one object's bytes per reader.
-    fn buffer(&self, bytes: usize) -> Buffer {
-        if let Some(buffer) = self.memory.and_then(|memory| memory(bytes)) {
+    fn buffer(&self, shard: usize, bytes: usize) -> Buffer {
+        let data = Some(shard).filter(|&shard| shard < self.wanted.data_shards);
+        if let Some(buffer) = self.memory.and_then(|memory| memory(data, bytes)) {
             return buffer;
         }
         let pool = &self.store.context.buffers;
@@ -434,7 +435,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
         }
         let start = shard * self.record.shard_bytes as usize;
         let bytes = column_bytes(self.record, &(0..self.wanted.columns[shard].end)).len().max(1);
-        let memory = self.memory.and_then(|memory| memory(bytes));
+        let memory = self.memory.and_then(|memory| memory(Some(shard), bytes));
         let mut buffer = memory.unwrap_or_else(|| Buffer::zeroed(bytes));
         self.copy_shard(shard, &(start..start + bytes), &mut buffer);
         Some(buffer)

@@ -123,7 +123,9 @@ impl Rig {
     /// All of it, by way of its shards.
     fn read_shards(&self, stored: &StoredObject) -> Result<Vec<u8>, FleetError> {
         let _pin = self.space.pin(stored.record.id);
-        let memory = |bytes| (bytes > 4096).then(|| crate::fleet::disk::Buffer::zeroed(bytes));
+        let memory = |_: Option<usize>, bytes: usize| {
+            (bytes > 4096).then(|| crate::fleet::disk::Buffer::zeroed(bytes))
+        };
         let lists = &stored.checksums[..];
         let shards = self.store.read_shards(&stored.record, lists, Class::Foreground, &memory)?;
         assert_eq!(shards.len(), stored.record.redundancy.data_shards());

@@ -113,7 +113,7 @@ pub struct IndexOptions {
     pub cache_bytes: u64,
     /// A memtable wants to be frozen at this size.
     pub memtable_bytes: u64,
-    /// Tables end near this size (8 to 16 MiB).
+    /// Tables end near this size.
     pub table_bytes: u32,
     /// Data blocks end near this size.
     pub block_bytes: u32,
@@ -138,6 +138,26 @@ impl Default for IndexOptions {
             level_0_runs: 4,
             piece_bytes: 2 * MIB as u32,
             seed: 0,
+        }
+    }
+}
+
+impl IndexOptions {
+    /// For a cache of this size. Where it is smaller than usual memory is scarce, and what is built and merged
+    /// in memory is smaller too, down to tables of 4 MiB: four copies of one are on their way at once.
+    pub fn for_cache(bytes: u64) -> IndexOptions {
+        let usual = IndexOptions::default();
+        let part = |usual: u64, least: u64| {
+            let scaled = usual.saturating_mul(bytes) / INDEX_CACHE_BYTES;
+            scaled.clamp(least, usual)
+        };
+        IndexOptions {
+            cache_bytes: bytes,
+            memtable_bytes: part(usual.memtable_bytes, 8 * MIB),
+            table_bytes: part(usual.table_bytes.into(), 4 * MIB) as u32,
+            level_bytes: part(usual.level_bytes, 16 * MIB),
+            piece_bytes: part(usual.piece_bytes.into(), 512 * KIB) as u32,
+            ..usual
         }
     }
 }

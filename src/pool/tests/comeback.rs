@@ -94,8 +94,12 @@ fn a_disk_that_is_back_takes_part_at_once_and_gets_only_what_it_missed() {
         go_on(&pool.namespace, &mut files, seed, 1);
         assert_ne!(pool.members.state(DiskIndex(disk as u16)), Some(MemberState::Active));
         let image = cut(&machine, disk, &mut random);
+        let missed = pool.journal.as_ref().expect("it may be written to").bound();
         take_back(&mut machine, &pool, disk, image).expect("it is that disk");
         assert!(is_out(&pool, disk as u16), "{away:?}: until it has a root");
+        let (labels, index) = (membership(&pool).labels.clone(), DiskIndex(disk as u16));
+        labels.whole(&[index], Lsn(missed.0 - 1));
+        assert!(labels.is_returned(index), "{away:?}: a root that lacks a batch which it missed");
         compare(&pool.namespace, &files);
         repaired(&machine, &pool);
         pool.namespace.checkpoint().expect("it is written");

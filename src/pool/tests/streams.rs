@@ -5,7 +5,7 @@ use crate::base::units::MIB;
 use crate::base::{Ino, Random};
 use crate::fleet::disk::Disk;
 use crate::format::Redundancy;
-use crate::namespace::{Caller, FileKind, Namespace, NamespaceError, NewInode};
+use crate::namespace::{Caller, FileKind, Namespace, NamespaceError, NewInode, ReadBuffer};
 use crate::pool::open::{OpenOptions, OpenPool};
 use crate::pool::simulated::SimMachine;
 
@@ -29,6 +29,8 @@ fn with_file(seed: u64, cache_bytes: u64) -> (SimMachine, OpenPool, Ino, Vec<u8>
     options.namespace.cache_bytes = cache_bytes;
     let pool = machine.open(options).expect("it opens again");
     let ino = pool.namespace.lookup(Ino::ROOT, b"file").expect("it is there").ino;
+    // Where its reader is, is known of files that are open.
+    pool.namespace.open(ino, false, Caller::default()).expect("it opens");
     (machine, pool, ino, content)
 }
 
@@ -71,10 +73,28 @@ fn a_stream_reads_every_byte_from_the_disks_once() {
         }
         let read = bytes_read(&machine) - before;
         let most = BYTES as u64 + 8 * MIB;
+        assert!(pool.namespace.progress().cache_bytes > 0, "it was a stream, seed {seed}");
         assert!(read <= most, "{read} bytes of the disks for {BYTES}, seed {seed}");
         assert!(pool.namespace.progress().cache_bytes <= cache_bytes, "[R27]");
         pool.close().expect("it closes");
     }
+}
+
+/// An object lies in one piece of memory: only requests that go into the next object are copied.
+#[test]
+fn what_a_stream_reads_is_lent_and_not_copied() {
+    let (_machine, pool, ino, content) = with_file(6, 64 * MIB);
+    let (mut lent, mut requests) = (0, 0);
+    for offset in (0..BYTES).step_by(1 << 20) {
+        let mut bytes = ReadBuffer::default();
+        pool.namespace.read_shared(ino, offset as u64, 1 << 20, &mut bytes).expect("it reads");
+        assert!(*bytes.bytes() == content[offset..offset + bytes.bytes().len()], "at {offset}");
+        lent += usize::from(bytes.is_lent());
+        requests += 1;
+    }
+    // Objects of 6 MiB, begun 4 KiB earlier each: one request in six goes into the next one.
+    assert!(lent * 10 >= requests * 8, "{lent} of {requests}");
+    pool.close().expect("it closes");
 }
 
 #[test]
