@@ -317,6 +317,26 @@ fn r7_a_disk_with_unanswered_requests_is_not_taken_back() {
 }
 
 #[test]
+fn i5_with_too_few_disks_the_one_that_is_back_is_what_was_missed() {
+    let mut machine = machine(11, 6);
+    let pool = machine.open(options()).expect("it opens");
+    let mut files = fill(&pool.namespace, 11);
+    let mut images = Vec::new();
+    for disk in [1, 3, 4] {
+        images.push(machine.disks[disk].snapshot().live().clone());
+        pool.members.fail(DiskIndex(disk as u16), FailReason::TakenOut);
+    }
+    for (disk, image) in [1, 3, 4].into_iter().zip(images) {
+        take_back(&mut machine, &pool, disk, image).expect("it is that disk");
+        go_on(&pool.namespace, &mut files, 11, disk as u64);
+    }
+    repaired(&machine, &pool);
+    is_whole(&pool);
+    compare(&pool.namespace, &files);
+    pool.close().expect("it closes");
+}
+
+#[test]
 fn disks_that_are_not_what_they_were_are_refused() {
     let mut machine = machine(5, 6);
     let pool = machine.open(options()).expect("it opens");
