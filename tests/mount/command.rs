@@ -308,8 +308,9 @@ fn a_degraded_pool_says_so_and_exits_with_1() {
     assert!(gone.status.success(), "{}", said(&gone));
 }
 
+/// docs/semantics.md: "A disk that is back while the pool is mounted takes part again"
 #[test]
-fn a_disk_that_returns_is_told_and_taken_with_the_next_mount_and_never_serves_what_is_old() {
+fn a_disk_that_is_back_takes_part_again_and_never_serves_what_is_old() {
     // [R2, R5]
     let shelf = Shelf::new();
     shelf.create();
@@ -325,30 +326,55 @@ fn a_disk_that_returns_is_told_and_taken_with_the_next_mount_and_never_serves_wh
     assert!(shelf.mount());
     fs::write(&file, vec![2; 4 << 20]).expect("written without it");
     assert!(shelf.sync().status.success());
+    assert_eq!(shelf.status().1["disks"][1]["state"], "missing");
     fs::rename(&aside, disk).expect("plugged in");
-    let mut pool = serde_json::Value::Null;
-    wait_for(|| {
-        pool = shelf.status().1;
-        pool["disks"][1]["seen_at"] == disk.display().to_string()
-    });
-    assert_eq!(pool["disks"][1]["state"], "missing", "what it missed is not on it");
-    let advice = pool["advice"].to_string();
-    assert!(
-        advice.contains("isotherm umount") && advice.contains("disk 1 is there now"),
-        "{advice}"
-    );
+    wait_for(|| shelf.status().1["disks"][1]["state"] == "active");
+    let (healthy, pool) = shelf.status();
+    assert!(healthy, "{pool}");
+    assert!(pool["events"].to_string().contains("disk 1 is back"), "{}", pool["events"]);
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
+    fs::write(shelf.mountpoint().join("new"), vec![3; 4 << 20]).expect("written with it");
     shelf.umount_cleanly();
-    assert!(shelf.mount(), "takes it");
-    assert!(shelf.status().0, "healthy");
-    assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
-    shelf.umount_cleanly();
-    // It counts for nothing that was written without it: two others may go all the same.
+    // It counts for nothing that was written without it, and for all that was with it: two others may go.
     for disk in [&shelf.disks[0], &shelf.disks[4]] {
         File::options().write(true).open(disk).expect("open").set_len(0).expect("taken away");
     }
     assert!(shelf.mount());
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
+    assert_eq!(fs::read(shelf.mountpoint().join("new")).expect("read"), vec![3; 4 << 20]);
+    shelf.umount_cleanly();
+}
+
+#[test]
+fn a_disk_that_was_taken_out_waits_to_be_taken_back() {
+    let shelf = Shelf::new();
+    shelf.create();
+    if !shelf.mount() {
+        return;
+    }
+    let mountpoint = shelf.mountpoint().display().to_string();
+    let disk = |verb: &str, which: &str| shelf.run(&["disk", verb, &mountpoint, which]);
+    let out = disk("offline", "2");
+    assert!(out.status.success(), "{}", said(&out));
+    fs::write(shelf.mountpoint().join("file"), vec![7; 4 << 20]).expect("written without it");
+    wait_for(|| shelf.status().1["disks"][2]["seen_at"] != "");
+    let (_, pool) = shelf.status();
+    assert_eq!(pool["disks"][2]["state"], "failed", "nobody asked for it");
+    let advice = pool["advice"].to_string();
+    assert!(advice.contains(&format!("isotherm disk online {} 2", shelf.name)), "{advice}");
+    let back = disk("online", "2");
+    assert!(back.status.success() && said(&back).contains("takes part again"), "{}", said(&back));
+    let (healthy, pool) = shelf.status();
+    assert!(healthy && pool["disks"][2]["state"] == "active", "{pool}");
+    assert!(said(&disk("online", "2")).contains("already"));
+    let unknown = disk("online", "17");
+    assert!(!unknown.status.success() && said(&unknown).contains("is no disk of the pool"));
+    // One that is not there.
+    assert!(disk("offline", "4").status.success());
+    fs::rename(&shelf.disks[4], shelf.directory.path().join("aside")).expect("unplugged");
+    let nowhere = disk("online", "4");
+    assert!(!nowhere.status.success() && said(&nowhere).contains("is not to be seen"));
+    assert_eq!(fs::read(shelf.mountpoint().join("file")).expect("read"), vec![7; 4 << 20]);
     shelf.umount_cleanly();
 }
 
