@@ -169,6 +169,13 @@ impl super::Namespace {
         self.core.full_bytes(bytes)
     }
 
+    /// Bytes on all disks together that are not free.
+    pub fn taken_bytes(&self) -> u64 {
+        let rooms = self.core.members.all().into_iter();
+        let rooms = rooms.filter_map(|member| self.core.space.room(member.index));
+        rooms.map(|room| room.total.bytes() - room.free.bytes()).sum()
+    }
+
     /// Bytes of files that one compaction should move.
     pub fn compaction_bytes(&self) -> u64 {
         RECLAIM_BYTES.min(super::pack::OBJECTS_AT_ONCE as u64 * self.core.object_capacity())

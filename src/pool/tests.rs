@@ -1,6 +1,6 @@
 //! Creating, assembling, claiming on simulated disks: the scenarios of the design review by name here,
 //! random lives of a pool over many mounts in `lives.rs`, files read in order in `streams.rs`, checkpoints
-//! written as increments in `chains.rs`.
+//! written as increments in `chains.rs`, what reclaim moves in `write_cost.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -41,6 +41,7 @@ mod rejoin;
 mod repairs;
 mod rot;
 mod streams;
+mod write_cost;
 
 const DISK_BYTES: u64 = 256 * MIB;
 const HERE: [u8; 16] = [1; 16];

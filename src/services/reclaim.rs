@@ -4,13 +4,31 @@
 //! dead in part, and small ones, which take more than their bytes would in full ones [R13]: *loose* bytes.
 //! When there are enough of them, or room is short, or somebody would be refused, a *pass*:
 //!
-//! 1. Survey: all objects, a page at a time; those of which least is alive are remembered.
-//! 2. The sparsest of them are compacted, some at a time (`namespace::compact`), each time waiting until
-//!    what was freed is free.
+//! 1. Survey: all objects, a page at a time; those that pay best are remembered.
+//! 2. The best of them are compacted, some of one age at a time (`namespace::compact`), each time waiting
+//!    until what was freed is free.
 //! 3. It ends when the next ones are not worth it: the less room there is, the more is ([`worth`]).
 //!
-//! Greedy, least alive first. What it writes is bounded: a compaction that frees little more than it
-//! takes is not begun. It stops and begins at any step; a crash loses nothing but the pass.
+//! What pays: benefit over cost, `(1 - u) * age / (1 + u)` of an object that is alive to the share `u`. The
+//! room that an old object gives is kept for long, as is what moves out of it; in a young one more is about
+//! to die by itself, and what is moved now is moved in vain. So a young object counts as denser than it is
+//! ([`weigh`]), never as sparser: age defers work, and makes none.
+//!
+//! Age: no record has a time. Objects are numbered in the order in which they are written, over all mounts,
+//! and a survey meets them in that order; an object's age is the share that it and all younger ones have of
+//! the bytes that are taken. So it is bytes written since, of which still something is there: it needs
+//! nothing on disk, stands still while nobody writes, and many small objects age the others no more than
+//! a few large ones do.
+//!
+//! Streams: an object that a compaction writes holds nothing fresh, and nothing of victims of another age
+//! ([`choose`]): what was quiet for long stays so, what is hot dies soon, and together they would make
+//! objects that are neither.
+//!
+//! Whoever would be refused does not care for the long run: the pass that answers him is greedy, sparsest
+//! first, and takes everything that frees anything.
+//!
+//! What is written is bounded: a compaction that frees little more than it takes is not begun. A pass stops
+//! and begins at any step; a crash loses nothing but the pass.
 
 use std::collections::{BinaryHeap, VecDeque};
 use std::time::Duration;
@@ -26,7 +44,8 @@ use crate::namespace::{
 pub struct ReclaimOptions {
     /// No pass begins before so many bytes are loose,
     pub loose_bytes_min: u64,
-    /// nor before one in so many of the pool's bytes has; where room is short, a fourth of that.
+    /// nor before one in so many of the pool's bytes has; where room is short, a fourth of that, and a
+    /// sixteenth where there is next to none.
     pub loose_share: u64,
     /// Objects of which at most so many percent are alive are compacted however much room there is.
     pub worth_percent_min: u64,
@@ -34,8 +53,10 @@ pub struct ReclaimOptions {
     pub look: Duration,
     /// Between reading and moving; users are faster then.
     pub pause: Duration,
-    /// Objects that a survey remembers at most, sparsest first.
+    /// Objects that a survey remembers at most, best first.
     pub victims_max: usize,
+    /// Age never counts: what tests measure cost-benefit against.
+    pub greedy: bool,
 }
 
 impl Default for ReclaimOptions {
@@ -49,6 +70,7 @@ impl Default for ReclaimOptions {
             look,
             pause,
             victims_max: VICTIMS_MAX,
+            greedy: false,
         }
     }
 }
@@ -62,12 +84,23 @@ const BATCH: Duration = Duration::from_millis(5);
 /// Pause after an error.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// An object and how much of what it takes is needed, in thousandths: first the fullest.
+/// Objects of one age are compacted together. In a model of the loads in `pool::tests::write_cost` two ages
+/// were a little worse where what is hot is scattered, and more than three no better.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum AgeClass {
+    Old,
+    Middling,
+    Young,
+}
+
+/// An object that may be compacted: first the one that counts as fullest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Victim {
-    alive: u64,
+    /// As how dense it counts, in thousandths.
+    density: u64,
     object: ObjectId,
     live_bytes: u64,
+    age: AgeClass,
 }
 
 enum Phase {
@@ -94,6 +127,12 @@ struct Pass {
     truncated: bool,
     /// The densest of those that were: a survey that goes further begins behind it.
     seen: Option<Victim>,
+    /// Somebody waits for it: age does not count.
+    greedy: bool,
+    /// Bytes on all disks together that were taken when it began,
+    taken_bytes: u64,
+    /// and by the objects that this survey has met so far.
+    met_bytes: u64,
     objects: usize,
     moved_bytes: u64,
 }
@@ -126,14 +165,36 @@ fn worth(room: &Room, wanted: bool, options: &ReclaimOptions) -> u64 {
     worth.max(options.worth_percent_min)
 }
 
-/// Bytes that must have become loose since the last survey for the next one.
+/// Bytes that must have become loose since the last survey for the next one. Where next to nothing is free,
+/// few: young objects were spared, and a pass that takes the best of them now is cheaper than the greedy
+/// one that begins when somebody waits.
 fn step_bytes(room: &Room, options: &ReclaimOptions) -> u64 {
-    let share = options.loose_share.saturating_mul(if is_short(room) { 4 } else { 1 });
-    (room.total_bytes / share).max(options.loose_bytes_min)
+    let parts = match room.available_bytes.saturating_mul(100) / room.total_bytes.max(1) {
+        0 => 16,
+        _ if is_short(room) => 4,
+        _ => 1,
+    };
+    (room.total_bytes / options.loose_share.saturating_mul(parts)).max(options.loose_bytes_min)
 }
 
 fn is_short(room: &Room) -> bool {
     room.available_bytes < room.total_bytes / 4
+}
+
+/// As how dense an object counts that is alive to so many thousandths, and so many thousandths old: the
+/// oldest as what it is, a younger one as the oldest one would that pays as little.
+fn weigh(alive: u64, age: u64) -> u64 {
+    let (alive, age) = (alive.min(1000), age.min(1000));
+    let (benefit, cost) = ((1000 - alive) * age, (1000 + alive) * 1000);
+    1000 * (cost - benefit) / (cost + benefit)
+}
+
+fn age_class(age: u64) -> AgeClass {
+    match age {
+        500.. => AgeClass::Old,
+        250.. => AgeClass::Middling,
+        _ => AgeClass::Young,
+    }
 }
 
 /// Keeps the sparsest. True if there are too many, so that the densest was forgotten.
@@ -146,17 +207,24 @@ fn remember(victims: &mut BinaryHeap<Victim>, victim: Victim, victims_max: usize
     too_many
 }
 
-/// The first ones that are worth it, as many as go together.
+/// The first ones that are worth it and of an age with the very first, as many as go together.
 fn choose(victims: &mut VecDeque<Victim>, worth_percent: u64, bytes_max: u64) -> Vec<ObjectId> {
-    let (mut chosen, mut bytes) = (Vec::new(), 0);
-    while let Some(next) = victims.front() {
-        let fits = chosen.is_empty() || bytes + next.live_bytes <= bytes_max;
-        if next.alive > worth_percent * 10 || !fits || chosen.len() >= TOGETHER_MAX {
+    let Some(age) = victims.front().map(|first| first.age) else { return Vec::new() };
+    let (mut chosen, mut bytes, mut at) = (Vec::new(), 0, 0);
+    while let Some(&next) = victims.get(at) {
+        if next.density > worth_percent * 10 || chosen.len() >= TOGETHER_MAX {
+            break;
+        }
+        if next.age != age {
+            at += 1;
+            continue;
+        }
+        if !chosen.is_empty() && bytes + next.live_bytes > bytes_max {
             break;
         }
         bytes += next.live_bytes;
         chosen.push(next.object);
-        victims.pop_front();
+        victims.remove(at);
     }
     chosen
 }
@@ -196,14 +264,22 @@ impl Reclaim {
     fn rest(&mut self, room: &Room) -> Pace {
         if self.is_due(room) {
             let (loose_bytes, wanted) = (room.loose_bytes, room.wanted);
-            self.pass = Pass { loose_bytes, wanted, ..Pass::default() };
-            self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
-            return Pace::Again;
+            let greedy = self.options.greedy || wanted > self.answered;
+            let taken_bytes = self.namespace.taken_bytes();
+            self.pass = Pass { loose_bytes, wanted, greedy, taken_bytes, ..Pass::default() };
+            return self.begin_survey();
         }
         if room.wanted > self.answered {
             self.answer(room.wanted);
         }
         self.pause(self.options.look)
+    }
+
+    fn begin_survey(&mut self) -> Pace {
+        self.pass.truncated = false;
+        self.pass.met_bytes = 0;
+        self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
+        Pace::Again
     }
 
     fn answer(&mut self, wanted: u64) {
@@ -218,12 +294,10 @@ impl Reclaim {
         mut victims: BinaryHeap<Victim>,
     ) -> Result<Pace, NamespaceError> {
         let (page, next) = self.namespace.survey(from)?;
-        for ObjectUse { object, live_bytes, disk_bytes } in page {
-            let needed = self.namespace.disk_bytes(live_bytes);
-            let alive = needed.saturating_mul(1000) / disk_bytes.max(1);
-            let victim = Victim { alive, object, live_bytes };
+        for entry in page {
+            let victim = self.judge(&entry);
             let seen = self.pass.seen.is_some_and(|seen| victim <= seen);
-            if alive <= DENSE_PERCENT * 10 && !seen {
+            if victim.density <= DENSE_PERCENT * 10 && !seen {
                 self.pass.truncated |= remember(&mut victims, victim, self.options.victims_max);
             }
         }
@@ -235,6 +309,18 @@ impl Reclaim {
             }
         };
         Ok(Pace::Again)
+    }
+
+    /// The next object that the survey meets.
+    fn judge(&mut self, entry: &ObjectUse) -> Victim {
+        let &ObjectUse { object, live_bytes, disk_bytes } = entry;
+        let Pass { greedy, taken_bytes, met_bytes, .. } = self.pass;
+        self.pass.met_bytes += disk_bytes;
+        let needed = self.namespace.disk_bytes(live_bytes);
+        let alive = needed.saturating_mul(1000) / disk_bytes.max(1);
+        let since = taken_bytes.saturating_sub(met_bytes);
+        let age = if greedy { 1000 } else { since.saturating_mul(1000) / taken_bytes.max(1) };
+        Victim { density: weigh(alive, age), object, live_bytes, age: age_class(age) }
     }
 
     /// Step 2: the next ones, or the end of the pass.
@@ -266,19 +352,15 @@ impl Reclaim {
     /// the densest of these on.
     fn go_further(&mut self, left: &VecDeque<Victim>) -> Option<Pace> {
         let more = self.pass.truncated && self.pass.objects == 0 && left.is_empty();
-        more.then(|| {
-            self.pass.truncated = false;
-            self.phase = Phase::Surveying(ObjectId(0), BinaryHeap::new());
-            Pace::Again
-        })
+        more.then(|| self.begin_survey())
     }
 
     fn end_pass(&mut self, worth: u64) -> Pace {
-        let Pass { loose_bytes, wanted, objects, moved_bytes, .. } = self.pass;
+        let Pass { loose_bytes, wanted, objects, moved_bytes, greedy, .. } = self.pass;
         let more = self.pass.truncated && objects > 0;
         self.phase = Phase::Resting;
         self.surveyed = Some(loose_bytes);
-        self.thorough = worth >= DENSE_PERCENT && !more;
+        self.thorough = greedy && worth >= DENSE_PERCENT && !more;
         if objects > 0 {
             log::info!("reclaim: {objects} sparse objects freed, {} MiB moved", moved_bytes / MIB);
         }

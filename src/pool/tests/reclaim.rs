@@ -299,6 +299,47 @@ fn i7_whoever_would_be_refused_gets_what_can_be_reclaimed() {
     pool.close().expect("it closes");
 }
 
+/// [I7] The last twelfth of what was written is half dead: too young to be worth a pass of its own accord,
+/// but nobody is refused for that.
+#[test]
+fn i7_what_was_spared_for_its_youth_is_there_for_whoever_would_be_refused() {
+    let machine = machine(7, 256 * MIB);
+    let mut options = OpenOptions::default();
+    options.reclaim.look = Duration::from_millis(10);
+    options.reclaim.loose_bytes_min = MIB;
+    options.namespace.dirty_bytes_max = 16 * MIB;
+    let pool = machine.open(options).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let mut files = Vec::new();
+    for file in 0.. {
+        let made = namespace.mknod(Ino::ROOT, &name(file), &FILE, USER).expect("names have room");
+        if namespace.write(made.ino, 0, &content(file, 0), false, false).is_err() {
+            break;
+        }
+        files.push((file, made.ino));
+    }
+    namespace.sync().expect("what was accepted is written");
+    let mut freed = 0;
+    for &(file, ino) in files[files.len() * 11 / 12..].iter().filter(|(file, _)| file % 2 == 0) {
+        remove(namespace, file, ino);
+        freed += SMALL as u64;
+    }
+    machine.world.run_for(Duration::from_secs(12));
+    namespace.sync().expect("it syncs");
+    let before = namespace.room();
+    assert!(before.available_bytes < freed / 4, "they were spared: {before:?}, {freed} died");
+    let large = namespace.mknod(Ino::ROOT, b"large", &FILE, USER).expect("names have room").ino;
+    let block = vec![7; MIB as usize];
+    let mut written = 0;
+    while namespace.write(large, written, &block, false, false).is_ok() {
+        written += MIB;
+    }
+    namespace.sync().expect("what was accepted is written");
+    let percent = written * 100 / freed;
+    assert!(percent >= 90, "{percent} % of what was deleted could be written again");
+    pool.close().expect("it closes");
+}
+
 /// [R13] Files of 1 MiB that are flushed one by one are replicas, three times what they need: when the pool
 /// is full of them they are repacked, whoever writes waits for that, and gets what was promised at first.
 #[test]
