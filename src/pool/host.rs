@@ -15,6 +15,7 @@ use super::threads::{MachineClock, Threads, machine_wait};
 use crate::base::sync::Arc;
 use crate::base::{Clock, MIB, PoolUuid, Random, Task, Wait};
 use crate::fleet::Access;
+use crate::fleet::disk::buffer::keep_large_memory_apart;
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::disk::probe::{DriveKey, Identified, identify, probe};
 use crate::fleet::disk::uring::{UringDisk, UringOptions};
@@ -78,6 +79,7 @@ impl TaskHost for Threads {
 impl Host {
     /// The machine's clock and threads.
     pub fn start() -> Host {
+        keep_large_memory_apart();
         let clock: Arc<dyn Clock> = MachineClock::start();
         let wait = machine_wait(clock.clone());
         let threads = Arc::new(Threads::new(wait.clone()));

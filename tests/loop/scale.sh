@@ -58,7 +58,7 @@ few=$BYTES
 at_most "scale: mount with $tenth files" "$TOOK" 3000 ms
 "$LOOP_PROGRAM" create "$WORK/mount/many" $((count - tenth)) 100
 pool_sync
-at_most "scale: resident set while $count files were made" "$(resident VmHWM)" 512 MiB
+at_most "scale: resident set while $count files were made" "$(resident VmHWM)" 200 MiB
 pool_umount
 mount_cold "$count files"
 at_most "scale: mount with $count files" "$TOOK" 3000 ms
@@ -73,7 +73,7 @@ if [ "$count" -ge 1000000 ]; then
   fi
 fi
 pool_check "scale: check"
-at_most "scale: resident set after a check" "$(resident VmHWM)" 400 MiB
+at_most "scale: resident set after a check" "$(resident VmHWM)" 300 MiB
 pool_umount
 
 # --- large disks ---------------------------------------------------------------------------------

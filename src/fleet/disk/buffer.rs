@@ -384,6 +384,21 @@ fn class_bytes(bytes: usize) -> usize {
     round_up(bytes, step) as usize
 }
 
+/// Memory of this size and more goes back to the machine as soon as it is freed. What writers hand over, 1 MiB
+/// at a time, is below: it is taken again at once, and fresh pages cost more than that.
+const LARGE_BYTES: i32 = 3 << 19;
+
+/// From now on large memory is apart from the rest. Otherwise the C library begins, when it is first freed, to
+/// keep it among small pieces, where it cannot be given back: a daemon that makes tables of the index was
+/// twice as large.
+pub fn keep_large_memory_apart() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: mallopt takes any number, and may be called at any time; it is called before threads start.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+    }
+}
+
 /// Pages that were freed go back to the machine, as far as the C library can do that.
 pub fn give_back_free_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
