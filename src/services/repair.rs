@@ -445,7 +445,12 @@ impl Repair {
         } else if !self.left.is_empty() {
             self.remove_one();
         }
-        log::info!(
+        let level = match objects_done + waiting + lost {
+            0 => log::Level::Debug,
+            _ => log::Level::Info,
+        };
+        log::log!(
+            level,
             "repair: {objects_done} objects are whole again ({} MiB written), {waiting} wait for disks \
              or room, {lost} cannot be read",
             bytes_done / MIB
