@@ -4,13 +4,15 @@
     big_things.py set-xattrs FILE COUNT        COUNT attributes, every fourth of 64 KiB, synced
     big_things.py check-xattrs FILE COUNT      they are listed and read as they were set
     big_things.py remove-xattrs FILE COUNT     removes them one by one; then there is none
+    big_things.py set-large-xattrs FILE COUNT  COUNT attributes of 64 KiB
+    big_things.py list-xattrs FILE COUNT       four processes list COUNT attributes at once
     big_things.py names-of-xattrs FILE         adds some while they can be listed; prints bytes of their names
     big_things.py extents FILE COUNT           writes of 512 bytes, 8 KiB apart, synced now and then
     big_things.py check-extents FILE FROM TO   they are what was written, with zeros between
     big_things.py make-tree DIR COUNT          files of 100 bytes, a thousand in each directory
-    big_things.py remove-tree DIR COUNT LOG    unlinks them in order; LOG says how many
-    big_things.py check-removed DIR COUNT LOG  after a crash: a beginning of them is gone, not more than LOG
-                                               says, and the rest is whole; prints how many are gone
+    big_things.py remove-tree DIR COUNT LOG    unlinks them in order, synced now and then; LOG says how many
+    big_things.py check-removed DIR COUNT LOG  after a crash: a beginning of them is gone, as LOG allows, and the
+                                               rest is whole; prints how many are gone
     big_things.py bystander DIR LOG            until it is killed: creates, writes and syncs a small file, renames,
                                                reads and unlinks it; LOG says how often, and the longest wait (ms)
 
@@ -20,6 +22,7 @@ Exit status 1 and one line that says what is wrong.
 import errno
 import hashlib
 import mmap
+import multiprocessing
 import os
 import random
 import sys
@@ -30,6 +33,7 @@ PIECE = 512
 PIECES_SYNCED = 20_000
 FILES_IN_DIRECTORY = 1000
 FILE_BYTES = 100
+UNLINKS_SYNCED = 700
 
 
 def content(name, length):
@@ -72,6 +76,20 @@ def remove_xattrs(path, count):
     names = os.listxattr(path)
     if names:
         sys.exit(f"{len(names)} attributes are left, {names[0]} among them")
+
+
+def set_large_xattrs(path, count):
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    for number in range(count):
+        os.setxattr(file, f"user.{number}", content(f"large{number}", 65_536))
+    os.fsync(file)
+
+
+def list_xattrs(path, count):
+    with multiprocessing.Pool(4) as pool:
+        found = [len(names) for names in pool.map(os.listxattr, [path] * 4, 1)]
+    if found != [count] * 4:
+        sys.exit(f"{found} attributes are listed, not {count} each")
 
 
 def names_of_xattrs(path):
@@ -151,10 +169,17 @@ def make_tree(directory, count):
 
 def remove_tree(directory, count, log):
     log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    synced = 0
     for number in range(count):
-        os.pwrite(log, f"{number + 1:10}".encode(), 0)
+        os.pwrite(log, f"{number + 1:10} {synced:10}\n".encode(), 0)
+        path = os.path.join(directory, tree_path(number))
         try:
-            os.unlink(os.path.join(directory, tree_path(number)))
+            os.unlink(path)
+            if number % UNLINKS_SYNCED == UNLINKS_SYNCED - 1:
+                top = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+                os.fsync(top)
+                os.close(top)
+                synced = number + 1
         except OSError:
             return
 
@@ -172,15 +197,17 @@ def check_file(directory, number):
 
 def check_removed(directory, count, log):
     with open(log, encoding="ascii") as text:
-        begun = int(text.read())
+        begun, synced = (int(word) for word in text.read().split())
     gone = 0
     while gone < count and not check_file(directory, gone):
         gone += 1
     if gone > begun:
         sys.exit(f"{gone} files are gone, and only {begun} unlinks had begun")
+    if gone < synced:
+        sys.exit(f"{gone} files are gone, and {synced} were before an fsync")
     # All around there, and a sample of the rest; of which the names are all listed.
-    near = range(gone, min(count, gone + 3000))
-    for number in [*near, *random.Random(count).sample(range(gone, count), min(3000, count - gone))]:
+    near = range(gone, min(count, gone + 1000))
+    for number in [*near, *random.Random(count).sample(range(gone, count), min(1000, count - gone))]:
         if not check_file(directory, number):
             sys.exit(f"{tree_path(number)} is gone, though {tree_path(gone)} is there")
     found = sum(len(names) for _, _, names in os.walk(directory))
@@ -220,8 +247,8 @@ def bystander(directory, log):
 def main():
     numbers = [int(word) if word.isdigit() else word for word in sys.argv[2:]]
     commands = [
-        *(set_xattrs, check_xattrs, remove_xattrs, names_of_xattrs, extents, check_extents),
-        *(make_tree, remove_tree, check_removed, bystander),
+        *(set_xattrs, check_xattrs, remove_xattrs, set_large_xattrs, list_xattrs, names_of_xattrs),
+        *(extents, check_extents, make_tree, remove_tree, check_removed, bystander),
     ]
     for command in commands:
         if sys.argv[1:2] == [command.__name__.replace("_", "-")]:

@@ -150,6 +150,36 @@ fn calls_see_one_another() {
     shelf.umount_cleanly();
 }
 
+/// docs/semantics.md: "A listing of a directory shows each name once that is there throughout"
+#[test]
+fn a_listing_shows_what_stays_once() {
+    let Some(shelf) = pool() else { return };
+    let dir = shelf.mountpoint().join("dir");
+    fs::create_dir(&dir).expect("mkdir");
+    let make = |name: String| drop(File::create(dir.join(name)).expect("create"));
+    (0..2000).for_each(|number| make(format!("stays{number}")));
+    for round in 0..5 {
+        let mut seen = BTreeSet::new();
+        for (number, entry) in fs::read_dir(&dir).expect("it is a directory").enumerate() {
+            let name = entry.expect("it reads").file_name();
+            if name.as_encoded_bytes().starts_with(b"stays") {
+                assert!(seen.insert(name), "a name was listed twice");
+            }
+            // Between what the kernel asks for.
+            if number % 20 == 0 {
+                make(format!("new{round}-{number}"));
+                let old = dir.join(format!("new{}-{number}", round - 1));
+                if old.exists() {
+                    fs::rename(old, dir.join(format!("moved{round}-{number}"))).expect("rename");
+                }
+                let _ = fs::remove_file(dir.join(format!("moved{}-{number}", round - 1)));
+            }
+        }
+        assert_eq!(seen.len(), 2000, "a name was not listed");
+    }
+    shelf.umount_cleanly();
+}
+
 /// docs/semantics.md: "A read with O_DIRECT sees a write of up to 1 MiB, aligned to that, whole or not at all"
 #[test]
 fn a_write_of_a_mebibyte_is_seen_whole_by_direct_reads() {
@@ -245,6 +275,17 @@ fn limits_are_what_they_are_said_to_be() {
         "import os, sys; assert os.getxattr(sys.argv[1], 'user.x') == bytes(65536)",
         &at("file"),
     );
+    // Names of 16 bytes each: 4,096 of them fill a list.
+    let program = "import errno, os, sys\n\
+        for number in range(4096): os.setxattr(sys.argv[1], f'user.{number:010}', b'')\n\
+        assert len(os.listxattr(sys.argv[1])) == 4096\n\
+        os.setxattr(sys.argv[1], 'user.more', b'x')\n\
+        assert os.getxattr(sys.argv[1], 'user.more') == b'x'\n\
+        try: os.listxattr(sys.argv[1])\n\
+        except OSError as error: sys.exit(error.errno != errno.E2BIG)\n\
+        sys.exit('it is listed')\n";
+    File::create(at("attributes")).expect("create");
+    python(program, &at("attributes"));
     shelf.umount_cleanly();
 }
 
