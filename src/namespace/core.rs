@@ -213,6 +213,9 @@ pub(super) struct Core {
     pub(super) batch_bytes_max: AtomicU64,
     /// The committer appends as fast as it can, without waiting for the interval.
     pub(super) recovering: AtomicBool,
+    /// The most rounds that an operation took, for tests.
+    #[cfg(test)]
+    pub(super) rounds_max: AtomicU64,
 }
 
 impl State {

@@ -15,8 +15,9 @@ use crate::format::{Key, KeyView};
 
 /// Inodes of one step; most have few extents.
 const INODES_PER_STEP: usize = 32;
-/// Attributes that one transaction takes out.
-const XATTRS_PER_TRANSACTION: usize = 256;
+/// Attributes that one transaction takes out: a value may be a block of its own, and each that must be loaded
+/// is a round for all of them.
+const XATTRS_PER_TRANSACTION: usize = 64;
 /// Pause while the open batch is full, or after an error.
 const RETRY: std::time::Duration = std::time::Duration::from_millis(10);
 

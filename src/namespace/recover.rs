@@ -194,6 +194,8 @@ impl Recovery {
             dirty_bytes_share: AtomicU64::new(u64::MAX),
             batch_bytes_max: AtomicU64::new(ENTRY_BYTES_MAX),
             recovering: AtomicBool::new(true),
+            #[cfg(test)]
+            rounds_max: AtomicU64::new(0),
         };
         let (quarantined, freed, written_over) = Default::default();
         Recovery { core: Arc::new(core), quarantined, freed, written_over, chain }

@@ -22,6 +22,8 @@ use super::types::FileKind;
 use super::written::Written;
 use crate::base::limits::{FILE_BYTES_MAX, NAME_BYTES_MAX, OPERATION_BYTES_MAX};
 use crate::base::sync::Arc;
+#[cfg(test)]
+use crate::base::sync::atomic::Ordering;
 use crate::base::{Ino, Lsn, WallTime};
 use crate::format::{
     Change, DirentValue, ExtentValue, InodeRecord, Key, KeyView, ObjectRecord, name_hash,
@@ -139,7 +141,9 @@ impl Core {
         operation: &mut dyn FnMut(&mut Tx<'_>) -> Attempt<T>,
     ) -> Result<T, NamespaceError> {
         let mut pins = Pins::new();
-        for _ in 0..ROUNDS_MAX {
+        for _round in 0..ROUNDS_MAX {
+            #[cfg(test)]
+            self.rounds_max.fetch_max(u64::from(_round), Ordering::Relaxed);
             let stop = {
                 let mut state = self.state.lock();
                 if kind != Kind::Look {
@@ -176,6 +180,14 @@ impl Core {
             }
         }
         panic!("an operation needed more than {ROUNDS_MAX} rounds");
+    }
+}
+
+#[cfg(test)]
+impl super::Namespace {
+    /// The most rounds that any operation took: so many blocks it pinned.
+    pub(crate) fn rounds_max(&self) -> u64 {
+        self.core.rounds_max.load(Ordering::Relaxed)
     }
 }
 

@@ -6,12 +6,16 @@ use super::error::NamespaceError;
 use super::tx::{Attempt, Tx};
 use super::types::{Caller, FileKind, XattrMode};
 use crate::base::Ino;
-use crate::base::limits::{NAME_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
+use crate::base::limits::{NAME_BYTES_MAX, OPERATION_BYTES_MAX, XATTR_VALUE_BYTES_MAX};
 use crate::format::{Key, KeyView};
 
 const TRUSTED: &[u8] = b"trusted.";
-/// Names of one answer; the kernel's own limit for a list is 64 KiB.
-const NAMES_MAX: usize = 65_536;
+/// Bytes of names, each with its NUL, that the kernel takes as a list; of what is longer it only learns that.
+const LIST_BYTES_MAX: usize = 65_536;
+/// Names and values that are looked at in one go; a file with less is listed as of one moment.
+const LOOK_BYTES: usize = OPERATION_BYTES_MAX as usize;
+/// Attributes of one scan: a value may be a block of its own.
+const XATTRS_PER_SCAN: usize = 16;
 
 fn check_name(name: &[u8]) -> Result<(), NamespaceError> {
     if name.is_empty() || name.len() > NAME_BYTES_MAX { Err(NamespaceError::Range) } else { Ok(()) }
@@ -77,29 +81,26 @@ impl Core {
         })
     }
 
-    /// Names of all attributes; `trusted.*` only for root.
+    /// Names of all attributes, or more than the kernel takes; `trusted.*` only for root. In steps: each look
+    /// pins the blocks that it passes, and begins anew at each [R19].
     pub(super) fn listxattr(
         &self,
         ino: Ino,
         caller: Caller,
     ) -> Result<Vec<Vec<u8>>, NamespaceError> {
-        self.look(|tx| {
-            tx.inode(ino)?;
-            let mut names = Vec::new();
-            let mut from = Some(Key::xattrs_from(ino));
-            while let Some(start) = from {
-                let scan = tx.scan(&start, &Key::xattrs_end(ino), NAMES_MAX)?;
-                for (key, _) in &scan.entries {
-                    if let Ok(KeyView::Xattr { name, .. }) = KeyView::decode(key)
-                        && (caller.uid == 0 || !name.starts_with(TRUSTED))
-                    {
-                        names.push(name.to_vec());
-                    }
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        let mut from = Some(Key::xattrs_from(ino));
+        while let Some(start) = from.filter(|_| bytes <= LIST_BYTES_MAX) {
+            let (some, next) = self.look(|tx| tx.xattr_names(ino, &start))?;
+            for name in some {
+                if caller.uid == 0 || !name.starts_with(TRUSTED) {
+                    bytes += name.len() + 1;
+                    names.push(name);
                 }
-                from = scan.next.map(|next| Key::from_bytes(&next));
             }
-            Ok(names)
-        })
+            from = next;
+        }
+        Ok(names)
     }
 
     /// Removes an attribute.
@@ -121,6 +122,30 @@ impl Core {
 }
 
 impl Tx<'_> {
+    /// Some names from a key on, and where to go on.
+    fn xattr_names(&mut self, ino: Ino, from: &Key) -> Attempt<(Vec<Vec<u8>>, Option<Key>)> {
+        self.inode(ino)?;
+        let (mut names, mut bytes, mut list_bytes) = (Vec::new(), 0, 0);
+        let mut from = from.clone();
+        loop {
+            let scan = self.scan(&from, &Key::xattrs_end(ino), XATTRS_PER_SCAN)?;
+            for (key, value) in &scan.entries {
+                bytes += key.len() + value.len();
+                if let Ok(KeyView::Xattr { name, .. }) = KeyView::decode(key) {
+                    list_bytes += name.len() + 1;
+                    names.push(name.to_vec());
+                }
+            }
+            match scan.next {
+                None => return Ok((names, None)),
+                Some(next) if bytes >= LOOK_BYTES || list_bytes > LIST_BYTES_MAX => {
+                    return Ok((names, Some(Key::from_bytes(&next))));
+                }
+                Some(next) => from = Key::from_bytes(&next),
+            }
+        }
+    }
+
     /// What was written to the file before goes into the same batch: attributes follow the inode's own
     /// order [I2]. The record is to be put with `put_inode` after this.
     fn settle_content(&mut self, ino: Ino) -> Attempt<()> {

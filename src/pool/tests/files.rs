@@ -664,3 +664,34 @@ fn small_files_that_come_in_a_steady_stream_share_objects() {
     assert!((1..=8).contains(&objects), "600 files in {objects} objects");
     pool.close().expect("it closes");
 }
+
+/// [R19, R27] Many attributes, each with a block of its own: they are listed some at a time, and a list is no
+/// longer than the kernel takes. One that was made in one go pinned all of them, and began anew at each.
+#[test]
+fn r19_a_list_of_many_large_attributes_is_made_in_steps() {
+    let machine = machine(8);
+    let pool = open(&machine, small_blocks());
+    let ino = make(&pool.namespace, "file");
+    let name = |number: usize| format!("user.{number:0200}").into_bytes();
+    let set = |namespace: &Namespace, numbers: std::ops::Range<usize>, bytes: usize| {
+        for number in numbers {
+            let value = vec![number as u8; bytes];
+            let set = namespace.setxattr(ino, &name(number), &value, XattrMode::Any, ROOT_USER);
+            set.expect("there is room");
+        }
+    };
+    set(&pool.namespace, 0..300, 64 << 10);
+    pool.close().expect("it closes");
+    let pool = open(&machine, small_blocks());
+    let listed = pool.namespace.listxattr(ino, ROOT_USER).expect("it reads");
+    assert_eq!(listed, (0..300).map(name).collect::<Vec<_>>());
+    assert!(pool.namespace.rounds_max() < 60, "{} rounds", pool.namespace.rounds_max());
+    // Beyond what the kernel takes: it is told that there is more, and nothing is made in vain.
+    set(&pool.namespace, 300..900, 1);
+    let listed = pool.namespace.listxattr(ino, ROOT_USER).expect("it reads");
+    let bytes: usize = listed.iter().map(|name| name.len() + 1).sum();
+    assert!((65_537..140_000).contains(&bytes), "{bytes} bytes of names");
+    let value = pool.namespace.getxattr(ino, &name(899)).expect("it is there all the same");
+    assert_eq!(value, [899_usize as u8]);
+    pool.close().expect("it closes");
+}
