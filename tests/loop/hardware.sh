@@ -10,7 +10,7 @@
 #    then m disks chosen by the seed.
 # 3. refused: a clear error, an exit code, and nothing is written.
 #
-# Short: three pools of the matrix. Full: about 50, in three minutes.
+# Short: three pools of the matrix. Full: 48.
 set -euo pipefail
 # shellcheck source=tests/loop/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
