@@ -47,10 +47,18 @@ start() {
   say "$1: seed $SEED, in $WORK"
 }
 
+# is_ours PID: it still is a child of this script. The number of one that ended long ago may be somebody else's.
+is_ours() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  read -r _ parent _ <<<"${stat##*) }"
+  [ "$parent" = "$$" ]
+}
+
 clean_up() {
   local status=$? entry
   set +e
-  for entry in "${PIDS[@]}"; do kill -9 "$entry" 2>/dev/null; done
+  for entry in "${PIDS[@]}"; do ! is_ours "$entry" || kill -9 "$entry" 2>/dev/null; done
   for ((i = ${#MOUNTS[@]} - 1; i >= 0; i--)); do
     umount "${MOUNTS[i]}" 2>/dev/null || umount --lazy "${MOUNTS[i]}" 2>/dev/null
   done
