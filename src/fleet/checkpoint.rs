@@ -115,6 +115,8 @@ pub fn choose_root(found: &[FoundRoot]) -> Result<Option<&Root>, FleetError> {
 struct Slot {
     /// What was last written there, whole or not.
     key: Option<Key>,
+    /// What is known to have been durable there.
+    durable: Option<Key>,
     /// More than one reference: a write was not reaped [R7].
     hold: Arc<()>,
 }
@@ -152,7 +154,9 @@ impl Checkpoint {
         let mut slots: BTreeMap<DiskIndex, [Slot; SLOTS]> = BTreeMap::new();
         for found in found {
             let of_disk = slots.entry(found.disk).or_default();
-            of_disk[found.slot].key = Some(key(&found.root));
+            let found_key = Some(key(&found.root));
+            of_disk[found.slot].key = found_key;
+            of_disk[found.slot].durable = found_key;
         }
         let attempted = found.iter().map(|found| key(&found.root)).max();
         let state = State { slots, effective: chosen.map(key), attempted, busy: false };
@@ -183,6 +187,7 @@ impl Checkpoint {
                 }
             }
         }
+        self.note_durable(&written, key(root));
         let result = self.settle(&written, &late, root.replay_lsn);
         let mut state = self.state.lock();
         state.busy = false;
@@ -232,6 +237,20 @@ impl Checkpoint {
             }
         }
         (asked.len(), bad)
+    }
+
+    fn note_durable(&self, written: &[DiskIndex], root: Key) {
+        let mut state = self.state.lock();
+        for (_, slots) in state.slots.iter_mut().filter(|(disk, _)| written.contains(disk)) {
+            for slot in slots.iter_mut().filter(|slot| slot.key == Some(root)) {
+                slot.durable = Some(root);
+            }
+        }
+    }
+
+    /// The newest root that was durable on this disk, as (epoch, sequence). None if nothing is known of it.
+    pub fn known_on(&self, disk: DiskIndex) -> Option<(Epoch, u64)> {
+        self.state.lock().slots.get(&disk)?.iter().filter_map(|slot| slot.durable).max()
     }
 
     /// The last root that took effect, as (epoch, sequence).

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::disk::{DiskHandle, DiskState};
+use super::disk::{DiskHandle, Failure};
 use super::reports::{FailReason, Report, Reports};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, RwLock};
@@ -185,15 +185,20 @@ impl Members {
 
     /// Stops using a disk: its queue is answered with `Failed`, a report says why. Nothing happens
     /// if it was not active, or if it is said to be gone and works: that was told by an answer from before it
-    /// was taken back, since a disk that is gone has failed before it answers so. Never waits.
-    pub fn fail(&self, disk: DiskIndex, why: FailReason) {
+    /// was taken back, since a disk that is gone has failed before it answers so. What made it fail it says
+    /// itself: all that waited in its queue is told no more than that it failed. Never waits.
+    pub fn fail(&self, disk: DiskIndex, mut why: FailReason) {
         let handle = {
             let mut table = self.table.write();
             let member = table.members.get_mut(disk.as_usize()).and_then(Option::as_mut);
             let Some(member) = member.filter(|m| m.state == MemberState::Active) else { return };
-            let works = |disk: &DiskHandle| disk.state() == DiskState::Working;
-            if why == FailReason::Gone && member.handle.as_ref().is_some_and(works) {
-                return;
+            if why == FailReason::Gone {
+                why = match member.handle.as_ref().map(|disk| disk.failure()) {
+                    Some(None) => return,
+                    Some(Some(Failure::Flush)) => FailReason::Flush,
+                    Some(Some(Failure::Write)) => FailReason::Write,
+                    Some(Some(Failure::Gone | Failure::Told)) | None => FailReason::Gone,
+                };
             }
             member.state = MemberState::Failed;
             // Kept: the disk may only be closed once its I/O is reaped [R7].

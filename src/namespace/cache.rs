@@ -9,6 +9,7 @@ use std::cell::RefCell;
 
 use lru::LruCache;
 
+use crate::base::limits::SHARDS_MAX;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{ObjectId, UNIT_BYTES, Wait};
 use crate::fleet::disk::{Buffer, BufferPool};
@@ -57,8 +58,14 @@ impl ReadCache {
             if let Some(buffer) = self.pool.try_take(bytes) {
                 return Some(buffer);
             }
-            // Freed only after the lock is released, and only if nobody copies from it.
-            let _oldest = self.entries.lock().pop_lru()?;
+            // The shards of an object lie in one piece, which goes with the last of them. Freed only after the
+            // lock is released, and only if nobody copies from it.
+            let _oldest = {
+                let mut entries = self.entries.lock();
+                let ((object, _), oldest) = entries.pop_lru()?;
+                let others = (0..SHARDS_MAX as u8).map(|shard| entries.pop(&(object, shard)));
+                (oldest, others.collect::<Vec<_>>())
+            };
         }
     }
 
@@ -73,7 +80,7 @@ impl ReadCache {
         if entries.is_empty() {
             return;
         }
-        for shard in 0..crate::base::limits::SHARDS_MAX as u8 {
+        for shard in 0..SHARDS_MAX as u8 {
             drop(entries.pop(&(object, shard)));
         }
     }
@@ -162,6 +169,25 @@ mod tests {
         assert!(memory.take(Some(1), 4096).is_none(), "it has its own already");
         drop((copied_from, taken, memory));
         assert!(cache.memory(3, SHARD).is_some());
+    }
+
+    #[test]
+    fn r27_an_object_goes_as_a_whole() {
+        let cache = ReadCache::new(8 * 4096, World::new(1));
+        for object in 0..4 {
+            let memory = cache.memory(2, 4096).expect("there is room");
+            for shard in 0..2 {
+                let buffer = memory.take(Some(shard), 4096).expect("it was taken already");
+                cache.put(ObjectId(object), shard as u8, Arc::new(buffer));
+            }
+        }
+        // What is used of each would keep all of it.
+        for object in 0..4 {
+            assert!(has(&cache, object));
+        }
+        assert!(cache.memory(2, 4096).is_some());
+        let left = (0..4).filter(|&object| cache.get_all(ObjectId(object), 2).is_some());
+        assert_eq!(left.count(), 3, "one made room");
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct LackingPage {
     pub found: Vec<Lacking>,
     /// Where to go on.
     pub next: Option<ObjectId>,
+    /// The last object that was looked at, lacking or not.
+    pub last: Option<ObjectId>,
 }
 
 /// What a repair came to.
@@ -323,7 +325,7 @@ impl Tx<'_> {
     fn lacking(&mut self, from: ObjectId) -> Attempt<LackingPage> {
         let end = Key::object(ObjectId(u64::MAX));
         let (entries, more) = self.scan_on(&Key::object(from), &end, PAGE_OBJECTS)?;
-        let mut page = LackingPage { found: Vec::new(), next: None };
+        let mut page = LackingPage { found: Vec::new(), next: None, last: None };
         let mut last = None;
         for (_, value) in &entries {
             let record = decode(ObjectRecord::decode(value))?;
@@ -341,6 +343,7 @@ impl Tx<'_> {
                 });
             }
         }
+        page.last = last;
         page.next = last.filter(|_| more).map(|last| ObjectId(last.0.saturating_add(1)));
         Ok(page)
     }

@@ -8,7 +8,9 @@
 //! 1. What was asked of it before is answered, and it is closed [R7]: no write of then can land on what is
 //!    written now. It is opened again, and its label read. Nothing on disk.
 //! 2. It is the disk that the pool knows, its layout is the same, nobody has claimed the pool with it since,
-//!    and it has not become older [R2].
+//!    and it has not become older [R2]: the newest label, root and batch that were durable on it are there. (A
+//!    copy that was made of it later than these, and before it went, is not told from it; what is missing
+//!    there is found bad when it is read, or by a deep check.)
 //! 3. The labels of the others go on saying that it is out: they do since the first batch that was
 //!    acknowledged without it. A crash: nothing has changed.
 //! 4. It takes part: space, log, objects. Its log goes on where it stopped, and the head that every root
@@ -28,7 +30,7 @@ use super::labels::FoundLabel;
 use super::membership::{Membership, MembershipError};
 use crate::base::sync::Arc;
 use crate::base::{DiskIndex, Event};
-use crate::fleet::{FleetError, Member, MemberState, RecordMembers};
+use crate::fleet::{FleetError, Member, MemberState, Members, RecordMembers, read_roots};
 
 /// How long answers from before are waited for: those that are there are taken within a moment.
 const ANSWERS: Duration = Duration::from_secs(5);
@@ -49,8 +51,11 @@ impl Membership {
     /// Takes a member back that was closed and opened again. Errors: it stays out, and nothing of the pool
     /// has changed.
     pub fn take_back(&self, back: Candidate) -> Result<(), MembershipError> {
-        let _turn = self.turn()?;
+        let _turn = self.turn_beside_removal()?;
         let index = back.label.index;
+        if *self.removing.lock() == Some(index) {
+            return Err(MembershipError::Busy);
+        }
         if self.namespace.progress().failed {
             return Err(MembershipError::LogFailed);
         }
@@ -94,14 +99,29 @@ impl Membership {
             "its layout is another one"
         } else if !may_come_back(label, &ours, &self.members.active()) {
             "the pool was mounted with it elsewhere meanwhile; unmount this one to find out which to keep"
-        } else if self.labels.known_sequence(was.index).is_some_and(|known| label.sequence < known)
-        {
+        } else if self.is_older(back, was) {
             "it is older than it was when it was given up, like a restored copy; add it as a new disk"
         } else {
             return Ok(());
         };
         let path = back.disk.identity().path.clone();
         Err(MembershipError::NotIt { path, disk: was.index, why })
+    }
+
+    /// Whether it lacks something that is known to have been durable on it: a label, a root, or the newest
+    /// batch in its log.
+    fn is_older(&self, back: &Candidate, was: &Member) -> bool {
+        let index = was.index;
+        let label = self.labels.known_sequence(index);
+        if label.is_some_and(|known| back.label.sequence < known) {
+            return true;
+        }
+        let alone = Members::new(self.members.pool(), self.members.redundancy(), Arc::default());
+        let (state, handle) = (MemberState::Active, Some(back.disk.clone()));
+        alone.set(Member { state, handle, ..was.clone() });
+        let roots = read_roots(&self.access, &alone).found.into_iter();
+        let newest = roots.map(|found| (found.root.epoch, found.root.sequence)).max();
+        newest < self.keeper.known_on(index) || !self.journal.is_still_on(index, &back.disk)
     }
 
     /// Looks now and then, for a while.

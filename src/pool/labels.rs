@@ -174,11 +174,13 @@ struct Held {
     copies: [CopyState; LABEL_COPIES],
     /// Per copy; more than one reference: its write was not reaped [R7].
     holds: [Arc<()>; LABEL_COPIES],
+    /// A copy has this mount's claim.
+    claimed: bool,
 }
 
 impl Held {
     fn new(label: Label, copies: [CopyState; LABEL_COPIES]) -> Held {
-        Held { label, copies, holds: std::array::from_fn(|_| Arc::new(())) }
+        Held { label, copies, holds: std::array::from_fn(|_| Arc::new(())), claimed: false }
     }
 
     fn is_busy(&self, copy: usize) -> bool {
@@ -300,8 +302,10 @@ impl PoolLabels {
 
     /// It is one, and this is its label.
     pub fn adopt(&self, found: FoundLabel) {
-        let held = held(found);
-        self.state.lock().held.insert(held.label.index, held);
+        let mut held = held(found);
+        let mut state = self.state.lock();
+        held.claimed = held.label.claim == state.common.claim;
+        state.held.insert(held.label.index, held);
     }
 
     /// It is none any more, or has never become one.
@@ -432,6 +436,7 @@ impl PoolLabels {
     fn note_written(&self, disk: DiskIndex, copy: usize, sequence: u64) {
         if let Some(held) = self.state.lock().held.get_mut(&disk) {
             held.copies[copy] = CopyState { sequence: Some(sequence), bad: false };
+            held.claimed = true;
         }
     }
 
@@ -576,13 +581,19 @@ impl RecordMembers for PoolLabels {
 
     fn whole(&self, disks: &[DiskIndex], covers: Lsn) {
         let mut whole = Vec::new();
-        self.state.lock().returned.retain(|disk, lacks| {
-            let has_all = disks.contains(disk) && lacks.is_some_and(|lacks| lacks <= covers);
+        let mut state = self.state.lock();
+        let State { returned, held, .. } = &mut *state;
+        returned.retain(|disk, lacks| {
+            // Without this mount's claim on it the next one would take it for a disk that became older.
+            let claimed = held.get(disk).is_some_and(|held| held.claimed);
+            let covered = lacks.is_some_and(|lacks| lacks <= covers);
+            let has_all = disks.contains(disk) && claimed && covered;
             if has_all {
                 whole.push(*disk);
             }
             !has_all
         });
+        drop(state);
         // A change of the member table, so that it is recorded before the next acknowledgement.
         if whole.iter().any(|&disk| self.members.state(disk) == Some(MemberState::Active)) {
             self.members.touch();

@@ -153,6 +153,8 @@ pub struct Membership {
     pub(super) namespace: Namespace,
     pub(super) random: Mutex<Random>,
     pub(super) busy: AtomicBool,
+    /// Step 2 of *leave* is under way for this one.
+    pub(super) removing: Mutex<Option<DiskIndex>>,
 }
 
 /// One change at a time.
@@ -165,7 +167,17 @@ impl Drop for Turn<'_> {
 }
 
 impl Membership {
-    pub(super) fn turn(&self) -> Result<Turn<'_>, MembershipError> {
+    /// To change who is a member: not while one is being removed.
+    fn turn(&self) -> Result<Turn<'_>, MembershipError> {
+        let turn = self.turn_beside_removal()?;
+        match *self.removing.lock() {
+            Some(_) => Err(MembershipError::Busy),
+            None => Ok(turn),
+        }
+    }
+
+    /// To take a member back: a removal ends with a root, and it may be this disk that is missed for that.
+    pub(super) fn turn_beside_removal(&self) -> Result<Turn<'_>, MembershipError> {
         match self.busy.swap(true, Ordering::SeqCst) {
             true => Err(MembershipError::Busy),
             false => Ok(Turn(&self.busy)),
@@ -299,7 +311,7 @@ impl Membership {
 
 impl Removal for Membership {
     fn begin(&self, disk: DiskIndex) -> Option<u64> {
-        let turn = self.turn().ok()?;
+        let _turn = self.turn().ok()?;
         let spare = self.members.state(disk) != Some(MemberState::Active)
             || self.out_besides(disk) < self.members.parity();
         if !self.members.leaving().contains(&disk) || !spare || !self.space.take_if_unused(disk) {
@@ -309,12 +321,12 @@ impl Removal for Membership {
         // No batch after this one goes to its log.
         self.keeper.remove(disk, self.namespace.settled());
         self.namespace.renew_chains();
-        // Nobody else changes anything before it is done.
-        std::mem::forget(turn);
+        *self.removing.lock() = Some(disk);
         Some(self.namespace.want_checkpoint())
     }
 
     fn end(&self, disk: DiskIndex) -> bool {
+        let Ok(_turn) = self.turn_beside_removal() else { return false };
         if !self.keeper.is_removed(disk) {
             return false;
         }
@@ -326,7 +338,7 @@ impl Removal for Membership {
             log::warn!("the labels do not say yet that disk {disk} was removed: {error}");
         }
         log::warn!("disk {disk} was removed from the pool: nothing is on it any more");
-        drop(Turn(&self.busy));
+        *self.removing.lock() = None;
         true
     }
 }

@@ -531,6 +531,7 @@ fn go_on(
         namespace: namespace.clone(),
         random: Mutex::new(machine.random.fork()),
         busy: AtomicBool::new(false),
+        removing: Mutex::new(None),
     });
     let (members, clock) = (parts.members.clone(), clock.clone());
     let removal = membership.clone();

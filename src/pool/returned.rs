@@ -110,17 +110,16 @@ impl Returns {
         paths.retain(|path| !active.contains(path));
         let mut found = self.host.find(&paths);
         found.retain(|found| self.is_it(uuid, found));
-        found.dedup_by(|a, b| a.drives == b.drives);
         match &found[..] {
+            [one, others @ ..] if others.iter().any(|other| are_copies(one, other)) => {
+                let other = others.iter().find(|other| are_copies(one, other)).unwrap_or(one);
+                Err(copies_in_words(one, other))
+            }
             [] => Err(format!("disk {disk} is not to be seen: look at cable and power")),
-            [one] => {
+            [one, ..] => {
                 let taken = self.take(disk, one).map_err(|error| error.to_string());
                 taken.map(|()| one.identity.path.clone())
             }
-            [one, other, ..] => Err(format!(
-                "{} and {} are copies of one disk; remove the one that is not in use",
-                one.identity.path, other.identity.path
-            )),
         }
     }
 
@@ -141,6 +140,17 @@ impl Returns {
         let path = |member: Member| Some(PathBuf::from(&member.handle?.identity().path));
         active.filter_map(path).collect()
     }
+}
+
+/// Whether they say that they are one disk, on different drives [R24].
+fn are_copies(one: &FoundDisk, other: &FoundDisk) -> bool {
+    let disk = |found: &FoundDisk| (found.label.pool, found.label.disk);
+    disk(one) == disk(other) && one.drives != other.drives
+}
+
+fn copies_in_words(one: &FoundDisk, other: &FoundDisk) -> String {
+    let (one, other) = (&one.identity.path, &other.identity.path);
+    format!("{one} and {other} are copies of one disk; remove the one that is not in use")
 }
 
 /// Why a member was not taken back.
@@ -187,8 +197,11 @@ impl Lookout {
             host.wait().until(&never, Some(look), &mut || false);
             let out: Vec<Member> = self.out();
             if !out.is_empty() {
-                for disk in host.find(&self.unknown(&mut known)) {
-                    if self.saw(&out, &disk, &mut taken) {
+                let found = host.find(&self.unknown(&mut known));
+                for disk in &found {
+                    if let Some(copy) = found.iter().find(|other| are_copies(disk, other)) {
+                        self.tell_copies(&out, disk, copy);
+                    } else if self.saw(&out, disk, &mut taken) {
                         known.remove(&PathBuf::from(&disk.identity.path));
                     }
                 }
@@ -216,6 +229,12 @@ impl Lookout {
             known.insert(path.clone(), token.clone()) != Some(token)
         };
         paths.into_iter().filter(is_new).collect()
+    }
+
+    fn tell_copies(&self, out: &[Member], disk: &FoundDisk, copy: &FoundDisk) {
+        if out.iter().any(|member| self.returns.is_it(member.uuid, disk)) {
+            self.teller.tell(&copies_in_words(disk, copy), false);
+        }
     }
 
     /// True if it should be looked at again soon.

@@ -2,7 +2,7 @@
 //! where replay begins in the rings.
 
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{DiskIndex, Lsn};
+use crate::base::{DiskIndex, Epoch, Lsn};
 use crate::fleet::{Checkpoint, FleetError, Journal, Mark, MemberState, Members};
 use crate::format::{EpochClaim, MemberEntry, RingHead, Root};
 use crate::namespace::{RootPart, RootWriter};
@@ -52,6 +52,11 @@ impl RootKeeper {
     /// Slots that do not hold the root that was last written there, and how many were looked at.
     pub fn look(&self) -> (usize, Vec<(DiskIndex, usize)>) {
         self.checkpoint.look()
+    }
+
+    /// The newest root that was durable on this disk, as (epoch, sequence).
+    pub fn known_on(&self, disk: DiskIndex) -> Option<(Epoch, u64)> {
+        self.checkpoint.known_on(disk)
     }
 
     /// What the last root says about the log.

@@ -139,6 +139,8 @@ pub struct Repair {
     left: Vec<DiskIndex>,
     /// Bad shards of objects that were busy: noted again with the next pass.
     held: Vec<(ObjectId, Vec<ShardIndex>)>,
+    /// The last object there was when the pass began: what it writes itself is none of its work.
+    last: ObjectId,
     /// Objects that no disk is left for, and short ones.
     rewritten: VecDeque<Lacking>,
     /// When members are looked at next.
@@ -173,6 +175,7 @@ impl Repair {
             due: None,
             left_over: false,
             left: Vec::new(),
+            last: ObjectId(0),
             rewritten: VecDeque::new(),
             next_look: Ticks::default(),
             retry: RETRY,
@@ -263,6 +266,7 @@ impl Repair {
 
     fn count(&mut self, from: ObjectId) -> Result<Pace, NamespaceError> {
         let page = self.namespace.lacking(from)?;
+        self.last = page.last.unwrap_or(self.last);
         for lacking in &page.found {
             self.progress.objects_total += 1;
             self.progress.bytes_total += lacking.bytes;
@@ -276,9 +280,9 @@ impl Repair {
 
     fn look(&mut self, from: ObjectId) -> Result<Pace, NamespaceError> {
         let page = self.namespace.lacking(from)?;
-        let left: VecDeque<_> =
-            page.found.into_iter().map(|lacking| (lacking, Vec::new())).collect();
-        self.phase = match page.next {
+        let found = page.found.into_iter().filter(|lacking| lacking.object <= self.last);
+        let left: VecDeque<_> = found.map(|lacking| (lacking, Vec::new())).collect();
+        self.phase = match page.next.filter(|&next| next <= self.last) {
             Some(next) if left.is_empty() => Phase::Looking(next),
             next => {
                 let settled = self.namespace.settled();
@@ -305,6 +309,10 @@ impl Repair {
         if !self.namespace.repair_has_room() {
             self.phase = Phase::Repairing(page);
             return Ok(self.pause(BATCH * 20));
+        }
+        if let Some(compaction) = self.rewrite() {
+            self.phase = Phase::Rewriting(page, compaction);
+            return Ok(Pace::Again);
         }
         let some = Self::take_some(&mut page);
         if some.is_empty() {
@@ -417,11 +425,9 @@ impl Repair {
                 self.left_over = true;
             }
         }
+        // The next ones begin when what these took is free.
         let lsn = self.namespace.end_compaction(compaction)?.lsn;
-        self.phase = match self.rewrite() {
-            Some(next) => Phase::Rewriting(page, next),
-            None => Phase::Settling(page, lsn),
-        };
+        self.phase = Phase::Settling(page, lsn);
         Ok(Pace::Again)
     }
 

@@ -21,7 +21,7 @@ use crate::base::{Clock, RequestId, Ticks, UNIT_BYTES};
 use super::meter::{Calibration, Meter};
 use super::queue::{Job, Kind, Next, Queue, Rules};
 use super::{
-    Buffer, Class, Completion, Counters, DiskError, DiskState, Identity, Load, Operation, Outcome,
+    Buffer, Class, Completion, Counters, DiskError, Failure, Identity, Load, Operation, Outcome,
     Request, Slice,
 };
 
@@ -71,7 +71,7 @@ struct Inner {
     queue: Queue<Work>,
     running: Vec<Option<Running>>,
     in_flight: u32,
-    state: DiskState,
+    failure: Option<Failure>,
     counters: Counters,
     next_id: u64,
     /// Where the last access on the device ended: the next one there needs no seek.
@@ -107,7 +107,7 @@ impl Host {
             queue: Queue::new(rules),
             running: Vec::new(),
             in_flight: 0,
-            state: DiskState::Working,
+            failure: None,
             counters: Counters::default(),
             next_id: 0,
             position: 0,
@@ -135,11 +135,11 @@ impl Host {
             let mut inner = self.inner.lock();
             inner.next_id += 1;
             let id = inner.next_id;
-            if inner.state == DiskState::Failed || !inside {
+            if inner.failure.is_some() || !inside {
                 inner.counters.errors += 1;
-                let error = match inner.state {
-                    DiskState::Failed => DiskError::Failed,
-                    DiskState::Working => DiskError::Medium { offset: request.operation.offset() },
+                let error = match inner.failure {
+                    Some(_) => DiskError::Failed,
+                    None => DiskError::Medium { offset: request.operation.offset() },
                 };
                 (id, Some((error, done, request.operation)))
             } else {
@@ -292,19 +292,21 @@ impl Host {
     ) -> Answers {
         let Running { class, bytes, action, answers, .. } = running;
         let fatal = match (action, result) {
-            (_, Ok(()) | Err(DiskError::HostFull)) if action != Action::Flush => false,
-            (_, Ok(())) => false,
-            (_, Err(DiskError::Gone | DiskError::Failed)) => true,
-            (Action::Read { .. }, Err(_)) => false,
-            (Action::Write { durable, .. }, Err(_)) => durable && self.fua,
-            (Action::Flush, Err(_)) => true,
+            (_, Ok(()) | Err(DiskError::HostFull)) if action != Action::Flush => None,
+            (_, Ok(())) => None,
+            (_, Err(DiskError::Gone | DiskError::Failed)) => Some(Failure::Gone),
+            (Action::Read { .. }, Err(_)) => None,
+            (Action::Write { durable, .. }, Err(_)) => {
+                (durable && self.fua).then_some(Failure::Write)
+            }
+            (Action::Flush, Err(_)) => Some(Failure::Flush),
         };
         inner.counters.note(action, bytes, result.is_ok());
         if let Action::Write { durable, .. } = action {
             // A failed write too may have reached the drive's cache.
             inner.unflushed_writes += 1;
             inner.unflushed_bytes += bytes;
-            if durable && !self.fua && result.is_ok() && inner.state == DiskState::Working {
+            if durable && !self.fua && result.is_ok() && inner.failure.is_none() {
                 for answer in answers {
                     inner.queue.push(now, second_phase(answer, class));
                 }
@@ -324,22 +326,22 @@ impl Host {
             self.meter.answered(answer.cost);
             out.push((answer.done, Outcome { result, buffer: buffer.take() }));
         }
-        if fatal {
-            out.extend(self.fail_locked(inner));
+        if let Some(failure) = fatal {
+            out.extend(self.fail_locked(inner, failure));
         }
         out
     }
 
     /// Stops using the disk; see `Disk::fail`.
     pub fn fail(&self) {
-        let answers = self.fail_locked(&mut self.inner.lock());
+        let answers = self.fail_locked(&mut self.inner.lock(), Failure::Told);
         for (done, outcome) in answers {
             done(outcome);
         }
     }
 
-    fn fail_locked(&self, inner: &mut Inner) -> Answers {
-        inner.state = DiskState::Failed;
+    fn fail_locked(&self, inner: &mut Inner, failure: Failure) -> Answers {
+        inner.failure.get_or_insert(failure);
         let jobs = inner.queue.drain();
         inner.counters.errors += jobs.len() as u64;
         jobs.into_iter()
@@ -399,8 +401,8 @@ impl Host {
         self.inner.lock().counters
     }
 
-    pub fn state(&self) -> DiskState {
-        self.inner.lock().state
+    pub fn failure(&self) -> Option<Failure> {
+        self.inner.lock().failure
     }
 
     pub fn in_flight(&self) -> u32 {

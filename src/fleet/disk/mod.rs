@@ -168,6 +168,19 @@ pub enum DiskState {
     Failed,
 }
 
+/// What made a disk fail first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failure {
+    /// The device is gone.
+    Gone,
+    /// A flush failed [I10].
+    Flush,
+    /// A durable write failed.
+    Write,
+    /// Its owner said so.
+    Told,
+}
+
 /// One disk. Implemented by the io_uring engine and by the simulator.
 pub trait Disk: Send + Sync {
     /// What it is.
@@ -183,7 +196,11 @@ pub trait Disk: Send + Sync {
     /// Counters since opening.
     fn counters(&self) -> Counters;
     /// Whether it still works.
-    fn state(&self) -> DiskState;
+    fn state(&self) -> DiskState {
+        self.failure().map_or(DiskState::Working, |_| DiskState::Failed)
+    }
+    /// What made it fail; None while it works.
+    fn failure(&self) -> Option<Failure>;
     /// Stops using it: everything queued completes with `Failed`; in flight requests complete when
     /// the device answers.
     fn fail(&self);

@@ -26,7 +26,7 @@ use super::host::{DeviceRequest, Host};
 use super::meter::Calibration;
 use super::queue::Rules;
 use super::{
-    Buffer, Completion, Counters, Disk, DiskError, DiskState, Identity, Load, Request, Slice,
+    Buffer, Completion, Counters, Disk, DiskError, Failure, Identity, Load, Request, Slice,
 };
 
 mod faults;
@@ -445,8 +445,8 @@ impl Disk for SimDisk {
         self.host.counters()
     }
 
-    fn state(&self) -> DiskState {
-        self.host.state()
+    fn failure(&self) -> Option<Failure> {
+        self.host.failure()
     }
 
     fn fail(&self) {

@@ -44,7 +44,7 @@ use super::host::{DeviceRequest, Host};
 use super::meter::Calibration;
 use super::queue::Rules;
 use super::{
-    Buffer, Completion, Counters, Disk, DiskError, DiskHandle, DiskState, Identity, Load, Request,
+    Buffer, Completion, Counters, Disk, DiskError, DiskHandle, Failure, Identity, Load, Request,
     sysfs,
 };
 
@@ -165,8 +165,8 @@ impl Disk for UringDisk {
         self.shared.host.counters()
     }
 
-    fn state(&self) -> DiskState {
-        self.shared.host.state()
+    fn failure(&self) -> Option<Failure> {
+        self.shared.host.failure()
     }
 
     fn fail(&self) {

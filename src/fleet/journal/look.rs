@@ -9,7 +9,7 @@ use super::scan::{Origin, read_entry};
 use super::{Journal, Logged};
 use crate::base::{DiskIndex, DiskUuid, Lsn};
 use crate::fleet::access::{Miss, ReadAt};
-use crate::fleet::disk::{Class, DiskError};
+use crate::fleet::disk::{Class, DiskError, DiskHandle};
 use crate::fleet::journal::ring::RingPlace;
 
 /// One copy of a batch.
@@ -33,7 +33,9 @@ impl Journal {
         for copy in &copies {
             looked += 1;
             // One that is not there any more was trimmed, and perhaps written over.
-            if self.is_good(copy) == Some(false) && self.is_in_use(copy) {
+            let handle = self.members().handle(copy.disk);
+            let good = handle.and_then(|handle| self.is_good(copy, &handle));
+            if good == Some(false) && self.is_in_use(copy) {
                 bad.push((copy.disk, copy.lsn));
             }
             if !tell(copy.bytes) {
@@ -41,6 +43,15 @@ impl Journal {
             }
         }
         (looked, bad)
+    }
+
+    /// Whether the newest batch that was durable on `disk`, and that may still be needed, can be read there
+    /// through `handle`. True if there is none.
+    pub fn is_still_on(&self, disk: DiskIndex, handle: &DiskHandle) -> bool {
+        let copies = self.copies().into_iter().filter(|copy| copy.disk == disk);
+        let newest = copies.max_by_key(|copy| copy.lsn);
+        newest
+            .is_none_or(|copy| self.is_good(&copy, handle) != Some(false) || !self.is_in_use(&copy))
     }
 
     /// In the order of their places.
@@ -66,10 +77,9 @@ impl Journal {
         logged.is_some_and(|logged| logged.written.contains(&(copy.disk, copy.position)))
     }
 
-    /// None if the disk does not take part or does not answer.
-    fn is_good(&self, copy: &Copy) -> Option<bool> {
+    /// None if the disk does not answer.
+    fn is_good(&self, copy: &Copy, disk: &DiskHandle) -> Option<bool> {
         let context = &self.context;
-        let disk = context.quorum.members().handle(copy.disk)?;
         let mut entry = Vec::with_capacity(copy.bytes as usize);
         for piece in copy.place.pieces(copy.position, copy.bytes as usize) {
             let bytes = piece.range.len();

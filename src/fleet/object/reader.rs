@@ -293,7 +293,10 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
     /// Memory for one access. Who holds some already must not wait for more: then it comes from
     /// outside the pool, which stays within one object's bytes per reader.
     fn buffer(&self, shard: usize, bytes: usize) -> Buffer {
-        let data = Some(shard).filter(|&shard| shard < self.wanted.data_shards);
+        let data = match self.wanted.replica {
+            true => Some(0),
+            false => Some(shard).filter(|&shard| shard < self.wanted.data_shards),
+        };
         if let Some(buffer) = self.memory.and_then(|memory| memory(data, bytes)) {
             return buffer;
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::base::{MIB, UNIT_BYTES};
+use crate::fleet::disk::DiskState;
 use crate::fleet::disk::{Class, DiskHandle, Fan, Operation, Outcome};
 
 const BYTES: u64 = 64 * MIB;

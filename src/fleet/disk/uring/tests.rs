@@ -5,6 +5,7 @@ use super::*;
 use crate::base::clock::TestClock;
 use crate::base::wait::ParkingWait;
 use crate::base::{MIB, Random, UNIT_BYTES};
+use crate::fleet::disk::DiskState;
 
 mod loops;
 
