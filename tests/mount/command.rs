@@ -331,7 +331,8 @@ fn a_disk_that_is_back_takes_part_again_and_never_serves_what_is_old() {
     wait_for(|| shelf.status().1["disks"][1]["state"] == "active");
     let (healthy, pool) = shelf.status();
     assert!(healthy, "{pool}");
-    assert!(pool["events"].to_string().contains("disk 1 is back"), "{}", pool["events"]);
+    // Told a moment after it is so.
+    wait_for(|| shelf.status().1["events"].to_string().contains("disk 1 is back"));
     assert_eq!(fs::read(&file).expect("read"), vec![2; 4 << 20]);
     fs::write(shelf.mountpoint().join("new"), vec![3; 4 << 20]).expect("written with it");
     shelf.umount_cleanly();
