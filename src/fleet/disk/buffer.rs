@@ -387,6 +387,9 @@ fn class_bytes(bytes: usize) -> usize {
 /// Memory of this size and more goes back to the machine as soon as it is freed. What writers hand over, 1 MiB
 /// at a time, is below: it is taken again at once, and fresh pages cost more than that.
 const LARGE_BYTES: i32 = 3 << 19;
+/// So much of the rest is kept at the end of each of the C library's heaps. Its usual 128 KiB, which a border of
+/// one's own brings back, would give pages away with every write and take them again with the next.
+const KEPT_BYTES: i32 = 8 << 20;
 
 /// From now on large memory is apart from the rest. Otherwise the C library begins, when it is first freed, to
 /// keep it among small pieces, where it cannot be given back: a daemon that makes tables of the index was
@@ -396,6 +399,7 @@ pub fn keep_large_memory_apart() {
     // SAFETY: mallopt takes any number, and may be called at any time; it is called before threads start.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BYTES);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_BYTES);
     }
 }
 

@@ -488,11 +488,24 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
         let length = column_bytes(self.record, &(first..end)).len();
         let present: Vec<(ShardIndex, &[u8])> =
             runs.iter().map(|(one, (_, bytes))| (*one, &bytes[..length])).collect();
-        let mut rebuilt = vec![0; length];
         let codec = Codec::new(data.into(), parity.into());
-        codec.reconstruct(&present, &mut [(ShardIndex(shard as u8), &mut rebuilt)]);
-        self.deliver(shard, first, &rebuilt, range, into);
+        let start = self.start_of(shard, first);
+        if start >= range.start && start + length <= range.end {
+            // All of it is wanted: it is made where it belongs.
+            let target = &mut into[start - range.start..start + length - range.start];
+            codec.reconstruct(&present, &mut [(ShardIndex(shard as u8), target)]);
+        } else {
+            let mut rebuilt = vec![0; length];
+            codec.reconstruct(&present, &mut [(ShardIndex(shard as u8), &mut rebuilt)]);
+            self.deliver(shard, first, &rebuilt, range, into);
+        }
         end
+    }
+
+    /// Where a cell of a data shard begins in the object.
+    fn start_of(&self, shard: usize, column: u32) -> usize {
+        shard * self.record.shard_bytes as usize
+            + column_bytes(self.record, &(column..column + 1)).start
     }
 
     /// Verified bytes of one shard from the first of `columns` on, as far as one piece is good.
@@ -517,8 +530,7 @@ impl<'a, C: ChecksumSource + ?Sized> Reading<'a, C> {
         range: &Range<usize>,
         into: &mut [u8],
     ) {
-        let start = shard * self.record.shard_bytes as usize
-            + column_bytes(self.record, &(first..first + 1)).start;
+        let start = self.start_of(shard, first);
         let (from, to) = (start.max(range.start), (start + bytes.len()).min(range.end));
         into[from - range.start..to - range.start]
             .copy_from_slice(&bytes[from - start..to - start]);
