@@ -389,7 +389,7 @@ fn class_bytes(bytes: usize) -> usize {
 const LARGE_BYTES: i32 = 3 << 19;
 /// So much of the rest is kept at the end of each of the C library's heaps. Its usual 128 KiB, which a border of
 /// one's own brings back, would give pages away with every write and take them again with the next.
-const KEPT_BYTES: i32 = 8 << 20;
+const KEPT_BYTES: i32 = 2 << 20;
 
 /// From now on large memory is apart from the rest. Otherwise the C library begins, when it is first freed, to
 /// keep it among small pieces, where it cannot be given back: a daemon that makes tables of the index was
