@@ -303,6 +303,8 @@ impl Checkpoint {
                 return Err(FleetError::Damaged { what: "checkpoint root", lsn: root.replay_lsn });
             };
             slots[slot].key = Some(key(root));
+            // What was there is written over.
+            slots[slot].durable = None;
             disks.push(member.index);
             places.push(WriteAt {
                 disk,

@@ -63,8 +63,7 @@ impl ReadCache {
             let _oldest = {
                 let mut entries = self.entries.lock();
                 let ((object, _), oldest) = entries.pop_lru()?;
-                let others = (0..SHARDS_MAX as u8).map(|shard| entries.pop(&(object, shard)));
-                (oldest, others.collect::<Vec<_>>())
+                (oldest, pop_object(&mut entries, object))
             };
         }
     }
@@ -76,13 +75,7 @@ impl ReadCache {
 
     /// The object was freed.
     pub(super) fn forget(&self, object: ObjectId) {
-        let mut entries = self.entries.lock();
-        if entries.is_empty() {
-            return;
-        }
-        for shard in 0..SHARDS_MAX as u8 {
-            drop(entries.pop(&(object, shard)));
-        }
+        let _shards = pop_object(&mut self.entries.lock(), object);
     }
 
     /// Bytes held.
@@ -94,6 +87,14 @@ impl ReadCache {
     pub(super) fn bytes_max(&self) -> u64 {
         self.bytes_max
     }
+}
+
+/// Takes out what is kept of an object.
+fn pop_object(entries: &mut LruCache<CacheKey, Shard>, object: ObjectId) -> Vec<Shard> {
+    if entries.is_empty() {
+        return Vec::new();
+    }
+    (0..SHARDS_MAX as u8).filter_map(|shard| entries.pop(&(object, shard))).collect()
 }
 
 /// Memory of the cache, for one object that is about to be read.

@@ -126,7 +126,7 @@ impl Membership {
 
     /// Looks now and then, for a while.
     fn until(&self, mut done: impl FnMut() -> bool) -> bool {
-        let (clock, never) = (&self.access.clock, Arc::new(Event::new()));
+        let (clock, never) = (&self.access.clock, Event::new());
         let end = clock.now() + ANSWERS;
         loop {
             if done() {

@@ -1,6 +1,5 @@
 //! What the admin socket of an open pool shows: its status, and what to do next.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,14 +9,14 @@ use super::host::Host;
 use super::membership::{Membership, MembershipError};
 use super::open::ReadOnly;
 use super::platter::Platter;
-use super::returned::{Returns, Sightings};
+use super::returned::{Returns, Sightings, drives_of};
 use crate::base::sync::Arc;
 use crate::base::{Clock, DiskIndex, KIB, PoolUuid};
 use crate::control::{
     CheckError, CheckReport, Controlled, DiskRequest, DiskStatus, Health, MemoryStatus, PoolStatus,
     RepairStatus, Tell,
 };
-use crate::fleet::disk::{DriveKey, Identity, identify, probe};
+use crate::fleet::disk::{Identity, probe};
 use crate::fleet::{Heat, Member, MemberState, Members, Space};
 use crate::format::MemberEntry;
 use crate::namespace::Namespace;
@@ -59,12 +58,7 @@ impl Face {
         let membership = self.may_change()?;
         let at = Path::new(path);
         let probe = probe(at).map_err(|error| error.to_string())?;
-        let drives: Vec<(DiskIndex, BTreeSet<DriveKey>)> = (self.members.all().iter())
-            .filter_map(|member| Some((member.index, member.handle.as_ref()?.identity().clone())))
-            .filter_map(|(index, identity)| {
-                Some((index, identify(Path::new(&identity.path)).ok()?.drives))
-            })
-            .collect();
+        let drives = drives_of(&self.members);
         let disk = self.host.open_disk(at, false).map_err(|error| error.to_string())?;
         let new = NewDisk { disk, probe };
         membership.add(&new, &drives, force).map_err(|error| error.to_string())

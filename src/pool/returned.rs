@@ -6,7 +6,7 @@
 //! another size): one that hangs takes a thread with it, and must not take one with every look. Disks that
 //! take part are not touched. Everything is opened for reading only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::host::{FoundDisk, Host};
 use super::membership::{Membership, MembershipError};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{DiskIndex, DiskUuid, Event};
-use crate::fleet::disk::identify;
+use crate::fleet::disk::{DriveKey, identify};
 use crate::fleet::{FailReason, Member, MemberState, Members};
 
 /// How often it is looked whether a disk has come.
@@ -83,14 +83,12 @@ impl Returns {
     /// Takes a member back that was seen there.
     fn take(&self, disk: DiskIndex, found: &FoundDisk) -> Result<(), TakeError> {
         let membership = self.membership.as_ref().ok_or(TakeError::ReadOnly)?;
-        let drives = self.members.all().into_iter().filter(|m| m.state == MemberState::Active);
-        for member in drives {
-            let path = member.handle.map(|disk| disk.identity().path.clone()).unwrap_or_default();
-            let drives = identify(Path::new(&path)).map(|of| of.drives).unwrap_or_default();
-            if !drives.is_disjoint(&found.drives) {
-                let (path, other) = (found.identity.path.clone(), member.index);
-                return Err(MembershipError::SameDrive { path, other }.into());
-            }
+        let same = |(other, of): &(DiskIndex, BTreeSet<DriveKey>)| {
+            *other != disk && !of.is_disjoint(&found.drives)
+        };
+        if let Some(&(other, _)) = drives_of(&self.members).iter().find(|one| same(one)) {
+            let path = found.identity.path.clone();
+            return Err(MembershipError::SameDrive { path, other }.into());
         }
         membership.close(disk)?;
         let opened = open_candidates(&self.host, std::slice::from_ref(found), false);
@@ -110,17 +108,14 @@ impl Returns {
         paths.retain(|path| !active.contains(path));
         let mut found = self.host.find(&paths);
         found.retain(|found| self.is_it(uuid, found));
-        match &found[..] {
-            [one, others @ ..] if others.iter().any(|other| are_copies(one, other)) => {
-                let other = others.iter().find(|other| are_copies(one, other)).unwrap_or(one);
-                Err(copies_in_words(one, other))
-            }
-            [] => Err(format!("disk {disk} is not to be seen: look at cable and power")),
-            [one, ..] => {
-                let taken = self.take(disk, one).map_err(|error| error.to_string());
-                taken.map(|()| one.identity.path.clone())
-            }
+        let Some(one) = found.first() else {
+            return Err(format!("disk {disk} is not to be seen: look at cable and power"));
+        };
+        if let Some(other) = found.iter().find(|other| are_copies(one, other)) {
+            return Err(copies_in_words(one, other));
         }
+        self.take(disk, one).map_err(|error| error.to_string())?;
+        Ok(one.identity.path.clone())
     }
 
     fn is_it(&self, uuid: DiskUuid, found: &FoundDisk) -> bool {
@@ -140,6 +135,17 @@ impl Returns {
         let path = |member: Member| Some(PathBuf::from(&member.handle?.identity().path));
         active.filter_map(path).collect()
     }
+}
+
+/// The drives that members lie on, of those that take part: the name of one that is gone may be another
+/// disk's by now.
+pub(super) fn drives_of(members: &Members) -> Vec<(DiskIndex, BTreeSet<DriveKey>)> {
+    let active = members.all().into_iter().filter(|m| m.state == MemberState::Active);
+    let open = active.filter_map(|member| Some((member.index, member.handle?)));
+    let drives = open.filter_map(|(index, disk)| {
+        Some((index, identify(Path::new(&disk.identity().path)).ok()?.drives))
+    });
+    drives.collect()
 }
 
 /// Whether they say that they are one disk, on different drives [R24].
