@@ -103,19 +103,28 @@ impl Returns {
     pub(super) fn look_for(&self, disk: DiskIndex) -> Result<String, String> {
         let uuid = self.members.uuid(disk);
         let uuid = uuid.ok_or_else(|| MembershipError::Unknown(disk).to_string())?;
+        if let Some(membership) = &self.membership {
+            // While it is open here, a name that it has lost may still lead to it. (A disk that cannot be
+            // closed is refused when it is taken.)
+            membership.close(disk).ok();
+        }
         let active = self.active();
         let mut paths = self.paths();
         paths.retain(|path| !active.contains(path));
         let mut found = self.host.find(&paths);
         found.retain(|found| self.is_it(uuid, found));
-        let Some(one) = found.first() else {
-            return Err(format!("disk {disk} is not to be seen: look at cable and power"));
-        };
-        if let Some(other) = found.iter().find(|other| are_copies(one, other)) {
-            return Err(copies_in_words(one, other));
+        let mut answer = Err(TakeError::NotSeen(disk));
+        for one in &found {
+            if let Some(other) = found.iter().find(|other| are_copies(one, other)) {
+                return Err(copies_in_words(one, other));
+            }
+            // Several names of one drive: the first that it can be opened by.
+            answer = self.take(disk, one).map(|()| one.identity.path.clone());
+            if !matches!(&answer, Err(TakeError::Open(_))) {
+                break;
+            }
         }
-        self.take(disk, one).map_err(|error| error.to_string())?;
-        Ok(one.identity.path.clone())
+        answer.map_err(|error| error.to_string())
     }
 
     fn is_it(&self, uuid: DiskUuid, found: &FoundDisk) -> bool {
@@ -164,6 +173,8 @@ fn copies_in_words(one: &FoundDisk, other: &FoundDisk) -> String {
 enum TakeError {
     #[error("the pool is read-only: its disks stay as they are")]
     ReadOnly,
+    #[error("disk {0} is not to be seen: look at cable and power")]
+    NotSeen(DiskIndex),
     #[error("{0}")]
     Open(String),
     #[error(transparent)]
@@ -267,7 +278,8 @@ impl Lookout {
                 *taken.entry(index).or_default() += 1;
                 self.sightings.seen.lock().remove(&index);
                 self.teller.tell(&format!("disk {index} is back, as {path}"), false);
-                false
+                // When it goes once more, and comes before the next look, nothing tells that from here.
+                true
             }
             Err(error) => {
                 if is_new || !error.is_for_now() {
