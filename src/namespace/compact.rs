@@ -15,6 +15,7 @@
 
 use std::ops::Range;
 
+use super::chunk::Chunk;
 use super::core::Core;
 use super::cut::EXTENTS_PER_TRANSACTION;
 use super::error::NamespaceError;
@@ -357,10 +358,10 @@ impl Core {
     /// Bytes on all disks together that these will take: packed as they will be, since what small files
     /// lose to alignment is not room that could be had.
     fn disk_bytes_of(&self, sources: &[Source]) -> u64 {
-        let nothing = Arc::new(Vec::new());
+        let nothing = Arc::new(Chunk::from(Vec::new()));
         let parts = sources.iter().map(|source| {
             let Source { ino, offset, length, .. } = *source;
-            let bytes = Bytes { vector: nothing.clone(), start: 0 };
+            let bytes = Bytes { chunk: nothing.clone(), start: 0 };
             Part { owner: 0, ino, offset, bytes, length }
         });
         let parts = in_order(parts.collect());
@@ -446,9 +447,9 @@ impl Core {
             let end = number + of_one.count();
             match self.read_victim(&victims[victim].record, &sources[number..end]) {
                 Ok(vector) => {
-                    let (vector, mut start) = (Arc::new(vector), 0);
+                    let (chunk, mut start) = (Arc::new(Chunk::from(vector)), 0);
                     for (at, source) in sources[number..end].iter().enumerate() {
-                        let bytes = Bytes { vector: vector.clone(), start };
+                        let bytes = Bytes { chunk: chunk.clone(), start };
                         let (ino, offset, length) = (source.ino, source.offset, source.length);
                         parts.push(Part { owner: number + at, ino, offset, bytes, length });
                         start += length as usize;

@@ -18,6 +18,7 @@ use crate::base::limits::{COMMIT_SECONDS, INLINE_BYTES_EMPTY_LOG, INLINE_BYTES_H
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{Clock, Event, Ino, Lsn, MIB, ObjectId, Ticks, Wait};
+use crate::fleet::disk::buffer::BufferPool;
 use crate::fleet::journal::{Journal, Level};
 use crate::fleet::{FleetError, Members, ObjectStore, Snapshot, Space};
 use crate::format::{InodeRecord, ObjectRecord, Redundancy};
@@ -182,6 +183,8 @@ pub(super) struct Core {
     pub(super) name_key: [u64; 2],
     pub(super) state: Mutex<State>,
     pub(super) cache: ReadCache,
+    /// Memory for what is written.
+    pub(super) chunks: BufferPool,
     /// Objects being read ahead.
     pub(super) streams: Streams,
     /// Objects of flushes that nobody holds any more.

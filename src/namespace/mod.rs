@@ -19,6 +19,7 @@ mod audit;
 mod cache;
 mod chain;
 mod checkpointer;
+mod chunk;
 mod commit;
 mod compact;
 mod core;
@@ -295,10 +296,15 @@ impl Namespace {
         self.core.clock.wall()
     }
 
+    /// Frees memory that was kept for the next to write, if nobody has written since the last call.
+    pub fn free_unused_memory(&self) {
+        self.core.chunks.free_if_unused();
+    }
+
     /// Where things stand.
     pub fn progress(&self) -> Progress {
         let index_bytes = self.core.index.levels().iter().map(|&(_, bytes)| bytes).collect();
-        let buffer_bytes = self.core.objects.buffer_bytes();
+        let buffer_bytes = self.core.objects.buffer_bytes() + self.core.chunks.kept_bytes();
         let index_cache_bytes = self.core.index.cache_used_bytes();
         let memtable_bytes = self.core.index.memtable_used_bytes();
         let cache_bytes = self.core.cache.bytes();

@@ -14,15 +14,16 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use super::chunk::Chunk;
 use super::written::Written;
 use crate::base::sync::Arc;
 use crate::base::{Lsn, WallTime};
 use crate::format::InodeRecord;
 
-/// The bytes of a piece that is still in memory: a window into a shared vector.
+/// The bytes of a piece that is still in memory: a window into a shared chunk.
 #[derive(Clone, Debug)]
 pub(super) struct Bytes {
-    pub(super) vector: Arc<Vec<u8>>,
+    pub(super) chunk: Arc<Chunk>,
     pub(super) start: usize,
 }
 
@@ -98,7 +99,7 @@ pub(super) struct Overlay {
     superseded: Option<(Lsn, u64)>,
 }
 
-/// An append grows the vector of the piece before it up to this, so that small sequential writes do
+/// An append grows the chunk of the piece before it up to this, so that small sequential writes do
 /// not make a piece each.
 const APPEND_BYTES_MAX: usize = 1 << 20;
 
@@ -146,17 +147,17 @@ impl Overlay {
     }
 
     /// New bytes at `offset`.
-    pub(super) fn write(&mut self, offset: u64, vector: Arc<Vec<u8>>, after: After) {
-        let length = vector.len() as u64;
+    pub(super) fn write(&mut self, offset: u64, chunk: Arc<Chunk>, after: After) {
+        let length = chunk.len() as u64;
         if length == 0 {
             return;
         }
         self.seq += 1;
         self.supersede(offset..offset + length);
-        if self.try_append(offset, &vector, after) {
+        if self.try_append(offset, &chunk, after) {
             return;
         }
-        let content = Content::Data { bytes: Bytes { vector, start: 0 }, logged: None };
+        let content = Content::Data { bytes: Bytes { chunk, start: 0 }, logged: None };
         self.insert(offset, length, content, after);
     }
 
@@ -168,7 +169,7 @@ impl Overlay {
         }
         self.seq += 1;
         self.carve(offset..offset + length);
-        let bytes = Bytes { vector: Arc::new(bytes), start: 0 };
+        let bytes = Bytes { chunk: Arc::new(Chunk::from(bytes)), start: 0 };
         self.insert(offset, length, Content::Data { bytes, logged: Some(lsn) }, after);
     }
 
@@ -212,7 +213,7 @@ impl Overlay {
             let skip = at - offset;
             let source = match &piece.content {
                 Content::Data { bytes, .. } => Source::Data(Bytes {
-                    vector: bytes.vector.clone(),
+                    chunk: bytes.chunk.clone(),
                     start: bytes.start + skip as usize,
                 }),
                 Content::Stored { object, object_offset, .. } => {
@@ -358,7 +359,7 @@ impl Overlay {
             end = offset.checked_add(piece.length).expect("a piece ends within 64 bits");
             if let Content::Data { bytes, .. } = &piece.content {
                 data += piece.length;
-                assert!(bytes.start + piece.length as usize <= bytes.vector.len());
+                assert!(bytes.start + piece.length as usize <= bytes.chunk.len());
             }
         }
         assert_eq!(data, self.data_bytes, "memory is counted exactly");
@@ -394,12 +395,15 @@ impl Overlay {
         }
         let Content::Data { bytes, logged: None } = &mut piece.content else { return false };
         let used = bytes.start + piece.length as usize;
-        if used != bytes.vector.len() || used + more.len() > APPEND_BYTES_MAX {
+        if used != bytes.chunk.len() {
             return false;
         }
         // Unique: no reader and no flush holds it, so growing it in place is seen by nobody.
-        let Some(vector) = Arc::get_mut(&mut bytes.vector) else { return false };
-        vector.extend_from_slice(more);
+        let grown =
+            Arc::get_mut(&mut bytes.chunk).map(|chunk| chunk.append(more, APPEND_BYTES_MAX));
+        if grown != Some(true) {
+            return false;
+        }
         piece.length += more.len() as u64;
         piece.seq = seq;
         piece.after = after;
@@ -478,7 +482,7 @@ impl OverlayPiece {
     fn part(&self, skip: u64, length: u64) -> OverlayPiece {
         let content = match &self.content {
             Content::Data { bytes, logged } => Content::Data {
-                bytes: Bytes { vector: bytes.vector.clone(), start: bytes.start + skip as usize },
+                bytes: Bytes { chunk: bytes.chunk.clone(), start: bytes.start + skip as usize },
                 logged: *logged,
             },
             Content::Stored { object, object_offset, logged } => Content::Stored {
@@ -495,7 +499,7 @@ impl OverlayPiece {
 impl Bytes {
     /// The first `length` bytes.
     pub(super) fn slice(&self, length: u64) -> &[u8] {
-        &self.vector[self.start..self.start + length as usize]
+        &self.chunk[self.start..self.start + length as usize]
     }
 }
 

@@ -279,10 +279,7 @@ impl Part {
         let at = at / UNIT_BYTES * UNIT_BYTES;
         let rest = Part {
             offset: self.offset + at,
-            bytes: Bytes {
-                vector: self.bytes.vector.clone(),
-                start: self.bytes.start + at as usize,
-            },
+            bytes: Bytes { chunk: self.bytes.chunk.clone(), start: self.bytes.start + at as usize },
             length: self.length - at,
             ..*self
         };

@@ -34,7 +34,8 @@ use super::tx::decode;
 use crate::base::limits::ENTRY_BYTES_MAX;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task};
+use crate::base::{Event, Ino, Lsn, ObjectId, Pace, Task, UNIT_BYTES};
+use crate::fleet::disk::buffer::BufferPool;
 use crate::fleet::{FleetError, Journal, ObjectStore, Reservation};
 use crate::format::manifest::{Manifest, TableEntry, live_tables};
 use crate::format::{
@@ -165,6 +166,7 @@ impl Recovery {
         let chain = chains.iter().map(|record| record.id).collect();
         let state = fresh_state(&options, &origin, chains);
         let cache = ReadCache::new(options.cache_bytes, fleet.wait.clone());
+        let chunks = BufferPool::new(options.dirty_bytes_max.max(UNIT_BYTES), fleet.wait.clone());
         let core = Core {
             clock: fleet.clock,
             wait: fleet.wait,
@@ -177,6 +179,7 @@ impl Recovery {
             name_key: origin.name_key,
             state: Mutex::new(state),
             cache,
+            chunks,
             streams: Streams::default(),
             options,
             spent: Arc::default(),

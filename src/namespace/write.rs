@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::acl::Acl;
+use super::chunk::Chunk;
 use super::core::Core;
 use super::error::NamespaceError;
 use super::overlay::{After, Source};
@@ -57,12 +58,12 @@ impl Core {
         kill_privileges: bool,
     ) -> Result<u64, NamespaceError> {
         let admission = self.admit(data.len() as u64)?;
-        let vector = Arc::new(data.to_vec());
+        let chunk = Arc::new(Chunk::copy_of(data, &self.chunks));
         let end = self.change(|tx| {
             let mut record = tx.regular_file(ino)?;
             let offset = if append { record.size } else { offset };
             let end = offset
-                .checked_add(vector.len() as u64)
+                .checked_add(chunk.len() as u64)
                 .filter(|&end| end <= FILE_BYTES_MAX)
                 .ok_or(NamespaceError::FileTooBig)?;
             if kill_privileges {
@@ -71,8 +72,8 @@ impl Core {
             record.size = record.size.max(end);
             record.mtime = tx.now();
             record.ctime = tx.now();
-            let vector = vector.clone();
-            tx.change_content(ino, record, |overlay, after| overlay.write(offset, vector, after));
+            let chunk = chunk.clone();
+            tx.change_content(ino, record, |overlay, after| overlay.write(offset, chunk, after));
             Ok(end)
         })?;
         drop(admission);

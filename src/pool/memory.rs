@@ -2,7 +2,8 @@
 //!
 //! A million small changes of the index, and the tables they become, are a million small pieces of memory. When
 //! they are freed, the C library keeps the pages: more than half of what the daemon held after a million
-//! files were made (tests/loop/scale.sh). So after the index has changed its tables, it is told to let go.
+//! files were made (tests/loop/scale.sh). So after the index has changed its tables, it is told to let go. And
+//! what is kept for the next to write is freed when nobody writes.
 
 use std::time::Duration;
 
@@ -38,6 +39,7 @@ impl Task for Trimmer {
     }
 
     fn step(&mut self) -> Pace {
+        self.namespace.free_unused_memory();
         let index_bytes = self.namespace.progress().index_bytes;
         if index_bytes != self.index_bytes {
             self.index_bytes = index_bytes;

@@ -34,10 +34,16 @@ const LATELY: u32 = 4096;
 /// Alignment of every buffer, in memory as on disk.
 const ALIGN: usize = UNIT_BYTES as usize;
 
+/// Memory from this size on is aligned here: the allocator would fill memory with zeros that it aligns itself,
+/// though fresh pages are zeros.
+const ALIGNED_HERE_BYTES: usize = 128 * KIB as usize;
+
 /// Memory of a buffer: allocated zeroed, freed on drop.
 struct Memory {
+    /// Where its bytes begin, aligned, within what was allocated.
     start: NonNull<u8>,
     capacity: usize,
+    allocated: NonNull<u8>,
 }
 
 // SAFETY: `Memory` is the only owner of its allocation, like a `Box<[u8]>`.
@@ -49,24 +55,30 @@ impl Memory {
     fn new(capacity: usize) -> Memory {
         let layout = Memory::layout(capacity);
         // SAFETY: alloc_zeroed requires a layout of non-zero size; `layout` asserts it.
-        let start = unsafe { alloc_zeroed(layout) };
-        match NonNull::new(start) {
-            Some(start) => Memory { start, capacity },
-            None => handle_alloc_error(layout),
-        }
+        let allocated = unsafe { alloc_zeroed(layout) };
+        let Some(allocated) = NonNull::new(allocated) else { handle_alloc_error(layout) };
+        let skip = allocated.align_offset(ALIGN);
+        assert!(skip + capacity <= layout.size(), "there is a unit more than is used, or no gap");
+        // SAFETY: add requires the result to be inside the allocation: just checked.
+        let start = unsafe { allocated.add(skip) };
+        Memory { start, capacity, allocated }
     }
 
     fn layout(capacity: usize) -> Layout {
         assert!(capacity > 0, "a buffer holds at least one unit");
-        Layout::from_size_align(capacity, ALIGN).expect("4096 is a power of two, sizes are small")
+        let (bytes, align) = match capacity < ALIGNED_HERE_BYTES {
+            true => (capacity, ALIGN),
+            false => (capacity + ALIGN, align_of::<u128>()),
+        };
+        Layout::from_size_align(bytes, align).expect("both are powers of two, sizes are small")
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
         // SAFETY: dealloc requires the pointer from this allocator and the layout it was made with:
-        // `start` comes from `alloc_zeroed` with exactly this layout, and is dropped once.
-        unsafe { dealloc(self.start.as_ptr(), Memory::layout(self.capacity)) }
+        // `allocated` comes from `alloc_zeroed` with exactly this layout, and is dropped once.
+        unsafe { dealloc(self.allocated.as_ptr(), Memory::layout(self.capacity)) }
     }
 }
 
@@ -224,6 +236,8 @@ struct PoolState {
     most_before: u64,
     /// Takes of this window.
     takes: u32,
+    /// Takes since it was last asked to give memory back.
+    takes_since: u64,
 }
 
 struct Shared {
@@ -323,6 +337,16 @@ impl BufferPool {
         Some(buffers.collect())
     }
 
+    /// Frees the memory that is kept, if nobody took any since the last call.
+    pub fn free_if_unused(&self) {
+        let evicted = {
+            let mut state = self.shared.state.lock();
+            let unused = std::mem::take(&mut state.takes_since) == 0;
+            if unused { state.free_kept() } else { Vec::new() }
+        };
+        drop(evicted);
+    }
+
     /// Bytes that are out now.
     pub fn taken_bytes(&self) -> u64 {
         self.shared.state.lock().taken
@@ -334,6 +358,11 @@ impl BufferPool {
         state.taken + state.kept
     }
 
+    /// Bytes that are kept for the next taker.
+    pub fn kept_bytes(&self) -> u64 {
+        self.shared.state.lock().kept
+    }
+
     /// The bound it was made with.
     pub fn bytes_max(&self) -> u64 {
         self.shared.bytes_max
@@ -342,6 +371,7 @@ impl BufferPool {
 
 impl PoolState {
     fn note_take(&mut self) {
+        self.takes_since += 1;
         self.takes += 1;
         if self.takes == LATELY {
             (self.most_before, self.most, self.takes) = (self.most, 0, 0);
@@ -357,6 +387,13 @@ impl PoolState {
             evicted.push(self.evict());
         }
         evicted
+    }
+
+    /// All that is kept.
+    fn free_kept(&mut self) -> Vec<Memory> {
+        self.kept = 0;
+        (self.most, self.most_before) = (self.taken, 0);
+        std::mem::take(&mut self.free).into_values().flatten().collect()
     }
 
     fn pop(&mut self, capacity: usize) -> Option<Memory> {
@@ -426,6 +463,23 @@ mod tests {
             assert_eq!(buffer.as_ptr() as usize % 4096, 0);
             assert!(buffer.iter().all(|&byte| byte == 0));
         }
+    }
+
+    #[test]
+    fn what_nobody_takes_is_freed() {
+        let pool = BufferPool::new(64 * KIB, World::new(1));
+        let (first, second) = (pool.take(8192), pool.take(4096));
+        drop(first);
+        pool.free_if_unused();
+        assert_eq!(pool.held_bytes(), 12288, "it was taken since the last call");
+        pool.free_if_unused();
+        assert_eq!(pool.held_bytes(), 4096, "what is out stays");
+        drop(second);
+        drop(pool.take(8192));
+        pool.free_if_unused();
+        assert!(pool.held_bytes() >= 8192, "it is in use again");
+        pool.free_if_unused();
+        assert_eq!(pool.held_bytes(), 0);
     }
 
     #[test]

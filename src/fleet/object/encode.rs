@@ -1,8 +1,9 @@
 //! From the bytes of an object to what goes to the disks: per shard one buffer of header unit and
 //! payload, so that a shard is one write, and a write that hangs holds no more memory than its own.
 //!
-//! The bytes are touched few times: copied once from where the caller has them into the I/O buffer,
-//! each cell checksummed while it is still in the cache, parity made from there.
+//! The bytes come through the cache once: a cell of every data shard is copied from where the caller has it
+//! into the I/O buffer, and while these are still in the cache, the parity cells are made of them, and all are
+//! checksummed.
 
 use crate::base::{DiskUuid, Epoch, PoolUuid, ShardIndex, UNIT_BYTES};
 use crate::fleet::codec::Codec;
@@ -40,41 +41,54 @@ pub(super) fn encode(
     assert!(units.iter().all(|unit| unit.len() == stride(record)), "one stride a unit");
     let length: usize = parts.iter().map(|part| part.len()).sum();
     assert_eq!(length, record.length as usize, "the record says how long the object is");
-    let (data, rest) = units.split_at_mut(data_shards);
-    let mut source = Source { parts, at: 0 };
-    let mut checksums = Vec::with_capacity(shards);
-    for (shard, unit) in data.iter_mut().enumerate() {
-        let list = ShardIndex(shard as u8);
-        checksums.push(fill_shard(record, list, &mut source, &mut unit[SHARD_HEADER_BYTES..]));
-    }
-    match record.redundancy {
-        Redundancy::Replica { .. } => {
-            for unit in rest {
-                unit[SHARD_HEADER_BYTES..].copy_from_slice(&data[0][SHARD_HEADER_BYTES..]);
+    let shard_bytes = record.shard_bytes as usize;
+    let mut sources: Vec<Source<'_>> =
+        (0..data_shards).map(|shard| Source::new(parts, shard * shard_bytes)).collect();
+    let last = record.checksum_list(ShardIndex(shards as u8 - 1));
+    let mut checksums = vec![Checksums::default(); last.as_usize() + 1];
+    for (cell, start) in (0..shard_bytes).step_by(record.cell_bytes as usize).enumerate() {
+        let end = shard_bytes.min(start + record.cell_bytes as usize);
+        let place = SHARD_HEADER_BYTES + start..SHARD_HEADER_BYTES + end;
+        let mut cells: Vec<&mut [u8]> =
+            units.iter_mut().map(|unit| &mut unit[place.clone()]).collect();
+        let (data, rest) = cells.split_at_mut(data_shards);
+        for (source, bytes) in sources.iter_mut().zip(&mut *data) {
+            source.fill(bytes);
+        }
+        match record.redundancy {
+            Redundancy::Replica { .. } => {
+                rest.iter_mut().for_each(|copy| copy.copy_from_slice(data[0]))
+            }
+            Redundancy::Erasure { data: k, parity } => {
+                let inputs: Vec<&[u8]> = data.iter().map(|bytes| &**bytes).collect();
+                Codec::new(k.into(), parity.into()).encode(&inputs, rest);
             }
         }
-        Redundancy::Erasure { data: k, parity } => {
-            let inputs: Vec<&[u8]> = data.iter().map(|unit| &unit[SHARD_HEADER_BYTES..]).collect();
-            let mut outputs: Vec<&mut [u8]> =
-                rest.iter_mut().map(|unit| &mut unit[SHARD_HEADER_BYTES..]).collect();
-            Codec::new(k.into(), parity.into()).encode(&inputs, &mut outputs);
-            for (index, payload) in outputs.iter().enumerate() {
-                let list = ShardIndex(k + index as u8);
-                checksums.push(checksum_shard(record, list, payload));
-            }
+        for (list, (sums, bytes)) in checksums.iter_mut().zip(&cells).enumerate() {
+            sums.0.push(cell_crc(record.id, ShardIndex(list as u8), cell as u32, bytes));
         }
     }
     checksums
 }
 
-/// Where the next bytes of an object come from.
+/// Where the next bytes of a shard come from.
 struct Source<'a> {
     parts: &'a [&'a [u8]],
-    /// Bytes taken from the first part already.
+    /// Bytes of the first part that lie before.
     at: usize,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// What lies at `at` of all `parts`, and after it.
+    fn new(parts: &'a [&'a [u8]], mut at: usize) -> Source<'a> {
+        let mut parts = parts;
+        while let Some((first, rest)) = parts.split_first().filter(|(first, _)| first.len() <= at) {
+            at -= first.len();
+            parts = rest;
+        }
+        Source { parts, at }
+    }
+
     /// Fills `into` with what comes next, zeros after the end.
     fn fill(&mut self, into: &mut [u8]) {
         let mut filled = 0;
@@ -93,28 +107,6 @@ impl Source<'_> {
             }
         }
     }
-}
-
-fn fill_shard(
-    record: &ObjectRecord,
-    list: ShardIndex,
-    source: &mut Source<'_>,
-    payload: &mut [u8],
-) -> Checksums {
-    let cells = payload.chunks_mut(record.cell_bytes as usize).enumerate();
-    Checksums(
-        cells
-            .map(|(cell, bytes)| {
-                source.fill(bytes);
-                cell_crc(record.id, list, cell as u32, bytes)
-            })
-            .collect(),
-    )
-}
-
-fn checksum_shard(record: &ObjectRecord, list: ShardIndex, payload: &[u8]) -> Checksums {
-    let cells = payload.chunks(record.cell_bytes as usize).enumerate();
-    Checksums(cells.map(|(cell, bytes)| cell_crc(record.id, list, cell as u32, bytes)).collect())
 }
 
 /// The header unit of one shard at `place` on the disk `disk`.
@@ -181,10 +173,16 @@ mod tests {
         }
         assert_eq!(&joined[..50_000], &bytes[..]);
         assert!(joined[50_000..].iter().all(|&byte| byte == 0), "zero-padded");
+        let of = |list, payload: &[u8]| {
+            let cells = payload.chunks(record.cell_bytes as usize).enumerate();
+            Checksums(
+                cells.map(|(cell, bytes)| cell_crc(record.id, list, cell as u32, bytes)).collect(),
+            )
+        };
         for (shard, unit) in buffer.chunks(stride(&record)).enumerate() {
             let list = ShardIndex(shard as u8);
             let payload = &unit[SHARD_HEADER_BYTES..];
-            assert_eq!(checksums[shard], checksum_shard(&record, list, payload));
+            assert_eq!(checksums[shard], of(list, payload));
             assert_eq!(checksums[shard].0.len(), 3, "8 + 8 + 4 KiB");
         }
     }

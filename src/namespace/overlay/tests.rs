@@ -46,7 +46,7 @@ fn the_overlay_is_what_was_last_done_to_each_byte() {
             match random.below(5) {
                 0 | 1 => {
                     let bytes = vec![step; range.len()];
-                    overlay.write(start, Arc::new(bytes), after(END));
+                    overlay.write(start, Arc::new(bytes.into()), after(END));
                     model[range].fill(Seen::Byte(step));
                 }
                 2 => {
@@ -71,10 +71,10 @@ fn the_overlay_is_what_was_last_done_to_each_byte() {
 #[test]
 fn a_cut_removes_only_what_it_took() {
     let mut overlay = Overlay::default();
-    overlay.write(0, Arc::new(vec![1; 10]), after(10));
+    overlay.write(0, Arc::new(vec![1; 10].into()), after(10));
     overlay.punch(20..30, after(10));
     let point = overlay.seq();
-    overlay.write(5, Arc::new(vec![2; 10]), after(15));
+    overlay.write(5, Arc::new(vec![2; 10].into()), after(15));
     assert_eq!(overlay.snapshot(point).len(), 2);
     assert_eq!(overlay.after(point).map(|after| after.size), Some(10));
     assert_eq!(overlay.remove_through(point), 5);
@@ -86,11 +86,11 @@ fn a_cut_removes_only_what_it_took() {
 #[test]
 fn appends_share_one_piece_unless_somebody_holds_it() {
     let mut overlay = Overlay::default();
-    overlay.write(0, Arc::new(vec![1; 10]), after(10));
-    overlay.write(10, Arc::new(vec![2; 10]), after(20));
+    overlay.write(0, Arc::new(vec![1; 10].into()), after(10));
+    overlay.write(10, Arc::new(vec![2; 10].into()), after(20));
     assert_eq!(overlay.len(), 1);
     let held = overlay.snapshot(overlay.seq());
-    overlay.write(20, Arc::new(vec![3; 10]), after(30));
+    overlay.write(20, Arc::new(vec![3; 10].into()), after(30));
     assert_eq!(overlay.len(), 2);
     assert_eq!(held[0].1.length, 20);
 }
@@ -98,9 +98,9 @@ fn appends_share_one_piece_unless_somebody_holds_it() {
 #[test]
 fn a_long_hole_ends_at_the_largest_offset() {
     let mut overlay = Overlay::default();
-    overlay.write(0, Arc::new(vec![1; 10]), after(10));
+    overlay.write(0, Arc::new(vec![1; 10].into()), after(10));
     overlay.punch(4..u64::MAX, after(4));
-    overlay.write(8, Arc::new(vec![2; 2]), after(10));
+    overlay.write(8, Arc::new(vec![2; 2].into()), after(10));
     overlay.check_invariants();
     let seen = look(&overlay, 12);
     assert_eq!(
@@ -114,8 +114,8 @@ fn a_long_hole_ends_at_the_largest_offset() {
 fn a_flush_point_fills_whole_objects() {
     let mut overlay = Overlay::default();
     for part in 0..10u64 {
-        let vector = Arc::new(vec![0; APPEND_BYTES_MAX]);
-        overlay.write(part << 20, vector, after((part + 1) << 20));
+        let chunk = Arc::new(vec![0; APPEND_BYTES_MAX].into());
+        overlay.write(part << 20, chunk, after((part + 1) << 20));
     }
     let point = overlay.flush_point(4 << 20);
     let bytes: u64 = overlay.snapshot(point).iter().map(|(_, piece)| piece.length).sum();
