@@ -45,8 +45,8 @@ impl ReadCache {
         (0..shards as u8).map(|shard| entries.get(&(object, shard)).cloned()).collect()
     }
 
-    /// Memory for the data shards of an object, `count` of `bytes` each, side by side; and for whatever
-    /// more is asked for. The longest unused shards make room. None if most of the cache is being read to
+    /// Memory for the data shards of an object, `count` of `bytes` each, side by side; and more for those that
+    /// are put together anew. The longest unused shards make room. None if most of the cache is being read to
     /// or copied from just now.
     pub(super) fn memory(&self, count: usize, bytes: usize) -> Option<Memory<'_>> {
         let ready = self.take(count * bytes)?.split(bytes).into_iter().map(Some).collect();
@@ -105,10 +105,11 @@ pub(super) struct Memory<'a> {
 }
 
 impl Memory<'_> {
-    /// For one data shard or a part of it, or for something else.
+    /// For one data shard or a part of it. None for anything else: parity is not kept, and what is as large as
+    /// a shard would take the place of memory that is as large as an object, which is then made afresh.
     pub(super) fn take(&self, shard: Option<usize>, bytes: usize) -> Option<Buffer> {
         let mut ready = self.ready.borrow_mut();
-        let ready = shard.and_then(|shard| ready.get_mut(shard));
+        let ready = ready.get_mut(shard?);
         match ready.and_then(|ready| ready.take_if(|buffer| buffer.len() >= bytes)) {
             Some(mut buffer) => {
                 buffer.truncate(bytes);

@@ -11,7 +11,7 @@ use super::error::NamespaceError;
 use super::flush::no_space;
 use super::overlay::Bytes;
 use super::written::Written;
-use crate::base::limits::{CELL_BYTES, CELL_BYTES_LARGE, SHARD_BYTES};
+use crate::base::limits::{CELL_BYTES, SHARD_BYTES};
 use crate::base::sync::Arc;
 use crate::base::units::round_up;
 use crate::base::{Ino, MIB, UNIT_BYTES};
@@ -83,7 +83,9 @@ impl<I: Iterator<Item = Part>> Packer<I> {
             let room = (self.capacity + UNIT_BYTES)
                 .saturating_sub(packed.start_of(&part) + list.max(UNIT_BYTES));
             if part.length > room {
-                if room < UNIT_BYTES || (part.length <= MIB && !packed.is_empty()) {
+                // A stream goes on in the next object; anything else that is small stays in one piece.
+                let splits = part.length > MIB || packed.is_empty() || packed.ends_before(&part);
+                if room < UNIT_BYTES || !splits {
                     self.leftover = Some(part);
                     break;
                 }
@@ -175,14 +177,13 @@ impl Core {
                 let list_bytes = (pieces.len() * PIECE_BYTES) as u64;
                 let (redundancy, _) =
                     self.objects.geometry_for(packed.end + list_bytes, shard_bytes);
-                let one_file = pieces.len() == 1 && packed.end >= self.object_capacity();
                 WriteObject {
                     id: None,
                     kind: ObjectKind::Data,
                     redundancy,
                     data,
                     pieces,
-                    cell_bytes: if one_file { CELL_BYTES_LARGE } else { CELL_BYTES } as u32,
+                    cell_bytes: CELL_BYTES as u32,
                     class,
                     level: self.data_level(),
                     lsn,
@@ -212,17 +213,21 @@ impl Packed {
         self.end + (self.pieces().len() * PIECE_BYTES) as u64
     }
 
+    /// Whether the part continues the last one.
+    fn ends_before(&self, part: &Part) -> bool {
+        let last = self.parts.last();
+        last.is_some_and(|(start, last)| {
+            last.ino == part.ino
+                && last.offset + last.length == part.offset
+                && start + last.length == self.end
+        })
+    }
+
     /// Where the part would begin: right behind what it continues, else aligned, so that a read of
     /// an aligned unit of a file is one of an aligned unit of a shard.
     fn start_of(&self, part: &Part) -> u64 {
-        match self.parts.last() {
-            Some((start, last))
-                if last.ino == part.ino
-                    && last.offset + last.length == part.offset
-                    && start + last.length == self.end =>
-            {
-                self.end
-            }
+        match part.length {
+            _ if self.ends_before(part) => self.end,
             _ if part.length >= UNIT_BYTES => round_up(self.end, UNIT_BYTES),
             _ => round_up(self.end, 64),
         }
@@ -285,5 +290,41 @@ impl Part {
         };
         self.length = at;
         rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(ino: u64, offset: u64, length: u64) -> Part {
+        let chunk = Arc::new(vec![0; length as usize].into());
+        Part { owner: 0, ino: Ino(ino), offset, bytes: Bytes { chunk, start: 0 }, length }
+    }
+
+    /// Bytes of files in each object.
+    fn packed(parts: Vec<Part>, capacity: u64) -> Vec<u64> {
+        let mut packer = Packer::new(parts.into_iter(), capacity);
+        let mut sizes = Vec::new();
+        loop {
+            let group = packer.next_group();
+            if group.is_empty() {
+                return sizes;
+            }
+            sizes.extend(group.iter().map(Packed::bytes));
+        }
+    }
+
+    #[test]
+    fn a_stream_fills_its_objects_and_other_small_parts_stay_whole() {
+        let capacity = 10 * MIB - UNIT_BYTES;
+        let stream = (0..25).map(|at| part(1, at * MIB, MIB)).collect();
+        assert_eq!(packed(stream, capacity), [capacity, capacity, 5 * MIB + 2 * UNIT_BYTES]);
+        let holes = (0..25).map(|at| part(1, 2 * at * MIB, MIB)).collect();
+        assert_eq!(packed(holes, capacity), [9 * MIB, 9 * MIB, 7 * MIB]);
+        let files = (0..25).map(|ino| part(ino, 0, MIB)).collect();
+        assert_eq!(packed(files, capacity), [9 * MIB, 9 * MIB, 7 * MIB]);
+        let large = vec![part(1, 0, 3 * MIB), part(2, 0, 25 * MIB)];
+        assert_eq!(packed(large, capacity), [capacity, capacity, 8 * MIB + 2 * UNIT_BYTES]);
     }
 }

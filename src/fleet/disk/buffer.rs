@@ -26,7 +26,7 @@ use std::ptr::NonNull;
 
 use crate::base::sync::{Arc, Mutex};
 use crate::base::units::round_up;
-use crate::base::{Event, KIB, UNIT_BYTES, Wait};
+use crate::base::{Event, KIB, MIB, UNIT_BYTES, Wait};
 
 /// Takes after which the most that was out at once is forgotten, unless it comes again.
 const LATELY: u32 = 4096;
@@ -37,8 +37,11 @@ const ALIGN: usize = UNIT_BYTES as usize;
 /// Memory from this size on is aligned here: the allocator would fill memory with zeros that it aligns itself,
 /// though fresh pages are zeros.
 const ALIGNED_HERE_BYTES: usize = 128 * KIB as usize;
+/// Memory from this size on is mapped by itself, so that it can consist of huge pages: for each access the
+/// kernel looks every page up, and holds it, in the disk's thread and once more in the one that answers.
+const HUGE_PAGE_BYTES: usize = 2 * MIB as usize;
 
-/// Memory of a buffer: allocated zeroed, freed on drop.
+/// Memory of a buffer: zeros at first, freed on drop.
 struct Memory {
     /// Where its bytes begin, aligned, within what was allocated.
     start: NonNull<u8>,
@@ -53,22 +56,33 @@ unsafe impl Sync for Memory {}
 
 impl Memory {
     fn new(capacity: usize) -> Memory {
+        assert!(capacity > 0, "a buffer holds at least one unit");
         let layout = Memory::layout(capacity);
-        // SAFETY: alloc_zeroed requires a layout of non-zero size; `layout` asserts it.
-        let allocated = unsafe { alloc_zeroed(layout) };
+        let (allocated, align) = if capacity < HUGE_PAGE_BYTES {
+            // SAFETY: alloc_zeroed requires a layout of non-zero size: just checked.
+            (unsafe { alloc_zeroed(layout) }, ALIGN)
+        } else {
+            (map(layout.size()), HUGE_PAGE_BYTES)
+        };
         let Some(allocated) = NonNull::new(allocated) else { handle_alloc_error(layout) };
-        let skip = allocated.align_offset(ALIGN);
-        assert!(skip + capacity <= layout.size(), "there is a unit more than is used, or no gap");
+        let skip = allocated.align_offset(align);
+        assert!(skip + capacity <= layout.size(), "there is more than is used, or no gap");
         // SAFETY: add requires the result to be inside the allocation: just checked.
         let start = unsafe { allocated.add(skip) };
+        if capacity >= HUGE_PAGE_BYTES {
+            // SAFETY: madvise requires a mapped range: it is inside what was just mapped. The advice
+            // changes no byte; where it is not taken, the pages are small.
+            unsafe { libc::madvise(start.as_ptr().cast(), capacity, libc::MADV_HUGEPAGE) };
+        }
         Memory { start, capacity, allocated }
     }
 
+    /// What is asked for, so that an aligned part of it is `capacity` long.
     fn layout(capacity: usize) -> Layout {
-        assert!(capacity > 0, "a buffer holds at least one unit");
-        let (bytes, align) = match capacity < ALIGNED_HERE_BYTES {
-            true => (capacity, ALIGN),
-            false => (capacity + ALIGN, align_of::<u128>()),
+        let (bytes, align) = match capacity {
+            HUGE_PAGE_BYTES.. => (capacity + HUGE_PAGE_BYTES, ALIGN),
+            ALIGNED_HERE_BYTES.. => (capacity + ALIGN, align_of::<u128>()),
+            _ => (capacity, ALIGN),
         };
         Layout::from_size_align(bytes, align).expect("both are powers of two, sizes are small")
     }
@@ -76,10 +90,26 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        let layout = Memory::layout(self.capacity);
+        if self.capacity >= HUGE_PAGE_BYTES {
+            // SAFETY: munmap requires a range that nobody uses any more: exactly what `map` gave, once.
+            let result = unsafe { libc::munmap(self.allocated.as_ptr().cast(), layout.size()) };
+            debug_assert_eq!(result, 0, "it was mapped");
+            return;
+        }
         // SAFETY: dealloc requires the pointer from this allocator and the layout it was made with:
         // `allocated` comes from `alloc_zeroed` with exactly this layout, and is dropped once.
-        unsafe { dealloc(self.allocated.as_ptr(), Memory::layout(self.capacity)) }
+        unsafe { dealloc(self.allocated.as_ptr(), layout) }
     }
+}
+
+/// Fresh memory of the kernel's, zeros, whole pages; null if there is none.
+fn map(bytes: usize) -> *mut u8 {
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: mmap without an address touches no memory that exists; the result is checked.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, kind, -1, 0) };
+    if start == libc::MAP_FAILED { std::ptr::null_mut() } else { start.cast() }
 }
 
 /// Memory, and where it goes when it is not needed any more.
@@ -417,7 +447,12 @@ impl PoolState {
 fn class_bytes(bytes: usize) -> usize {
     assert!(bytes > 0, "a buffer holds at least one byte");
     let bytes = bytes as u64;
-    let step = if bytes <= 64 * KIB { UNIT_BYTES } else { 64 * KIB };
+    // The largest are data shards of objects side by side: nearly full ones are one kind.
+    let step = match bytes {
+        0..=0x1_0000 => UNIT_BYTES,
+        0x1_0001..=0x40_0000 => 64 * KIB,
+        _ => 2 * MIB,
+    };
     round_up(bytes, step) as usize
 }
 
@@ -457,7 +492,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_and_zeroed() {
-        for bytes in [1, 4096, 5000, 65536, 70000, 1 << 20] {
+        for bytes in [1, 4096, 5000, 65536, 70000, 1 << 20, 2 << 20, 5 << 20] {
             let buffer = Buffer::zeroed(bytes);
             assert_eq!(buffer.len(), bytes);
             assert_eq!(buffer.as_ptr() as usize % 4096, 0);

@@ -556,7 +556,7 @@ fn r17_an_object_that_only_memory_counted_on_is_freed_after_a_crash() {
     let [first, second, large] = ["first", "second", "large"].map(|name| make(namespace, name));
     write(namespace, first, 0, &content(1, 5000));
     write(namespace, second, 0, &content(2, 5000));
-    write(namespace, large, 0, &content(3, 47 << 20));
+    write_in_strides(namespace, large);
     // The first objects are written; for the others there is no room.
     let held = fail_the_next_flush(&machine, &pool);
     namespace.fsync(first).expect("it was written");

@@ -129,8 +129,10 @@ fn what_was_on_a_lost_disk_is_made_anew_and_two_others_may_go() {
         };
         assert!(had(&pool) > 0, "seed {seed}: it has something to lose");
         machine.disks[lost].detach();
-        write(&pool.namespace, make(&pool.namespace, "wakes it"), 0, &content(9, 1 << 20));
-        pool.namespace.sync().expect("the others take it");
+        for name in ["is", "noticed", "soon"] {
+            write(&pool.namespace, make(&pool.namespace, name), 0, &content(9, 1 << 20));
+            pool.namespace.sync().expect("the others take it");
+        }
         repaired(&machine, &pool);
         assert_eq!(had(&pool), 0, "seed {seed}");
         is_whole(&pool);
