@@ -171,7 +171,7 @@ probe_detached() {
 pool_create() {
   mapfile -t devices < <(present)
   if [ "$POOL_KIND" = btrfs ]; then
-    mkfs.btrfs --quiet --force --data raid6 --metadata raid1c3 "${devices[@]}"
+    mkfs.btrfs --quiet --nodiscard --force --data raid6 --metadata raid1c3 "${devices[@]}"
   else
     "$ISOTHERM" create "$1" "${devices[@]}" ${2:+--redundancy "$2"} >"$WORK/create.log"
   fi
@@ -184,7 +184,7 @@ pool_mount() {
     btrfs device scan "${devices[@]}" >/dev/null
     local ro=
     [ "${1:-}" != --read-only ] || ro=,ro
-    mount -t btrfs -o "degraded$ro" "${devices[0]}" "$WORK/mount"
+    mount -t btrfs -o "degraded,nodiscard$ro" "${devices[0]}" "$WORK/mount"
   else
     "$ISOTHERM" mount "${devices[@]}" "$WORK/mount" "$@" >>"$WORK/mount.log" 2>&1
   fi
