@@ -9,7 +9,10 @@
 //!
 //! Group commit: whatever was added while a batch was in flight goes with the next one. An idle log is
 //! written to at once.
+//! When more than m members are gone, the batch is held, and appended when enough are back.
 //! A crash before 2 is complete loses the batch, and all of its operations together; after it, none.
+
+use std::time::Duration;
 
 use super::core::{Core, FrozenSpace};
 use super::open_batch::OpenBatch;
@@ -17,12 +20,23 @@ use super::open_batch::OpenBatch;
 use crate::base::canary::{self, Bug};
 use crate::base::limits::JOURNAL_FLUSH_PERCENT;
 use crate::base::sync::Arc;
-use crate::base::{Event, Lsn, Pace, Task};
+use crate::base::{Event, Lsn, Pace, Task, Ticks};
 use crate::fleet::{FleetError, Report};
+
+/// More than m members gone at once are waited for so long: a cable, a power supply or a bus that is reset takes
+/// several with it, and disks that spin up together need half a minute.
+const DISKS_WAIT: Duration = Duration::from_secs(120);
+/// How often it is looked whether they are back.
+const DISKS_LOOK: Duration = Duration::from_millis(500);
 
 /// The background task; there is one.
 pub(super) struct Committer {
     core: Arc<Core>,
+    /// Sealed, and refused by the journal because more than m members were gone: the next to be appended, with
+    /// the same bytes [R5].
+    held: Option<Sealed>,
+    /// Since when more than m members are gone.
+    lost_since: Option<Ticks>,
     /// Acknowledged already, and not yet written: a planted bug.
     #[cfg(feature = "canary")]
     late: Option<Sealed>,
@@ -39,6 +53,8 @@ impl Committer {
     pub(super) fn new(core: Arc<Core>) -> Committer {
         Committer {
             core,
+            held: None,
+            lost_since: None,
             #[cfg(feature = "canary")]
             late: None,
         }
@@ -82,12 +98,6 @@ impl Core {
             state.freeze_wanted = false;
         }
         Ok(Some(Sealed { batch, frozen, inodes: state.inode_count }))
-    }
-
-    /// Steps 2 to 4.
-    fn commit(&self, sealed: &Sealed) -> Result<(), FleetError> {
-        self.append(&sealed.batch)?;
-        self.acknowledge(sealed)
     }
 
     /// Step 2.
@@ -144,9 +154,46 @@ impl Core {
             state.wanted = state.open.lsn;
         }
         if let Ok(Some(sealed)) = self.seal() {
-            self.commit(&sealed)?;
+            self.append(&sealed.batch)?;
+            self.acknowledge(&sealed)?;
         }
         Ok(())
+    }
+
+    /// From now on nothing is accepted any more.
+    fn fail_log(&self, error: FleetError) {
+        log::error!("the log cannot be written: {error}");
+        self.members.reports().push(Report::LogFailed);
+        self.state.lock().failed = Some(error);
+        self.committed.notify();
+        self.flushed.notify();
+    }
+}
+
+impl Committer {
+    /// While more than m members are gone nothing becomes durable: they are waited for, and whoever wants
+    /// something durable with us. Not for ever, and not when the pool is being closed: then the log has
+    /// failed.
+    fn wait_for_disks(&mut self) -> Option<Pace> {
+        let lost = self.core.journal().and_then(|journal| journal.lost());
+        let Some(error) = lost else {
+            self.lost_since = None;
+            return None;
+        };
+        let now = self.core.now();
+        let since = *self.lost_since.get_or_insert(now);
+        let stopping = {
+            let state = self.core.state.lock();
+            if state.failed.is_some() {
+                return Some(Pace::Idle(None));
+            }
+            state.stopping
+        };
+        if stopping || now >= since + DISKS_WAIT {
+            self.core.fail_log(error);
+            return Some(Pace::Idle(None));
+        }
+        Some(Pace::Idle(Some(now + DISKS_LOOK)))
     }
 }
 
@@ -164,7 +211,11 @@ impl Task for Committer {
         if let Some(late) = self.late.take() {
             self.core.append(&late.batch).expect("planted bugs meet no others");
         }
-        let sealed = match self.core.seal() {
+        if let Some(pace) = self.wait_for_disks() {
+            return pace;
+        }
+        let sealed = match self.held.take().map_or_else(|| self.core.seal(), |held| Ok(Some(held)))
+        {
             Ok(Some(sealed)) => sealed,
             Ok(None) => return Pace::Idle(None),
             Err(pace) => return pace,
@@ -175,13 +226,19 @@ impl Task for Committer {
             self.late = Some(sealed);
             return Pace::Again;
         }
-        if let Err(error) = self.core.commit(&sealed) {
-            log::error!("batch {} could not be committed: {error}", sealed.batch.lsn);
-            self.core.members.reports().push(Report::LogFailed);
-            self.core.state.lock().failed = Some(error);
-            self.core.committed.notify();
-            return Pace::Idle(None);
+        let result = match self.core.append(&sealed.batch) {
+            Err(FleetError::TooFewDisks { .. }) => {
+                self.held = Some(sealed);
+                return Pace::Again;
+            }
+            result => result.and_then(|()| self.core.acknowledge(&sealed)),
+        };
+        match result {
+            Ok(()) => Pace::Again,
+            Err(error) => {
+                self.core.fail_log(error);
+                Pace::Idle(None)
+            }
         }
-        Pace::Again
     }
 }

@@ -379,6 +379,8 @@ impl Core {
             return;
         }
         self.checkpoint_event.notify();
+        // If disks are gone, it is the committer who waits for them.
+        self.commit_event.notify();
         // Room in the index comes without a commit, so the condition is also looked at now and then.
         loop {
             let look = self.now() + ROOM_LOOK;

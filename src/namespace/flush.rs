@@ -86,16 +86,16 @@ impl Core {
         }
     }
 
-    /// Too few disks take writes because the others are late: that is not an error but a pause. The data
-    /// are kept, and written when the disks answer again [R11].
+    /// Too few disks take writes because the others are late, or gone: that is not an error but a pause. The
+    /// data are kept, and written when the disks answer again [R11], or are back; the committer decides how long
+    /// those that are gone are waited for.
     fn is_suspended(&self, error: &NamespaceError) -> bool {
-        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
         matches!(error, NamespaceError::Io(FleetError::TooFewDisks { .. }))
-            && self.members.active().len() >= least
             && self.state.lock().failed.is_none()
     }
 
     fn wait_suspended(&self) {
+        self.commit_event.notify();
         let look = self.now() + RETRY;
         self.wait.until(&self.flushed, Some(look), &mut || self.state.lock().failed.is_some());
     }

@@ -27,6 +27,7 @@ mod checks;
 mod comeback;
 mod cut_short;
 mod files;
+mod gone_at_once;
 mod holes;
 mod hostile;
 mod interrupted;

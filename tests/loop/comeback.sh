@@ -171,6 +171,7 @@ detach_disk 0
 detach_disk 4
 if pool_mount --read-only; then
   expect_same "two others gone" "$WORK/source" "$WORK/mount/tree" && ok "two others gone: compared"
+  expect "two others gone: what was written while it was away" cmp "$WORK/source/random1" "$WORK/mount/more"
   pool_umount
 else
   not_ok "does not mount without two others: $(tail -n 2 "$WORK/mount.log" | tr '\n' ' ')"

@@ -4,6 +4,8 @@
     fill.py fill DIR PREFIX BYTES      files of BYTES until ENOSPC; prints how many bytes were accepted
     fill.py check DIR                  every file is whole and right; prints how many there are
     fill.py thin DIR                   deletes every second file; prints how many bytes that were
+    fill.py list DIR                   their names, in that order
+    fill.py kept DIR LIST              none is gone that `thin` leaves, by the names of before
     fill.py overwrite FILE MIB TIMES ORDER
                                        one file, written TIMES times in blocks of 64 KiB, `in-order` or at `random`
                                        (the first time in order), synced every 64 MiB, and checked; prints how many
@@ -87,6 +89,17 @@ def thin(directory):
     print(freed)
 
 
+def kept(directory, list_path):
+    """Of what was there before `thin`, every second one is."""
+    with open(list_path) as file:
+        before = file.read().split()
+    gone = set(before) - set(names(directory))
+    lost = gone & set(before[1::2])
+    if not before or lost:
+        sys.exit(f"{len(lost)} of {len(before)} are gone that nobody deleted: {sorted(lost)[:3]}")
+    print(len(gone))
+
+
 def overwrite(path, mib, times, order):
     blocks = mib * (1 << 20) // BLOCK
     versions = [0] * blocks
@@ -124,6 +137,10 @@ if __name__ == "__main__":
         check(rest[0])
     elif command == "thin":
         thin(rest[0])
+    elif command == "list":
+        print("\n".join(names(rest[0])))
+    elif command == "kept":
+        kept(rest[0], rest[1])
     elif command == "overwrite":
         overwrite(rest[0], int(rest[1]), int(rest[2]), rest[3])
     else:

@@ -19,7 +19,7 @@ job() {
   shift
   fio --name=mixed --directory="$WORK/mount" --size="${size}M" --numjobs=2 --rw=randwrite \
     --bsrange=512-256k --blockalign=512 --ioengine=psync --verify=crc32c --verify_fatal=1 \
-    --randseed="$SEED" --group_reporting --output="$WORK/fio.$phase" "$@"
+    --randseed="$SEED" --group_reporting --output="$WORK/fio.$phase" "$@" &&
   fio --name=aligned --directory="$WORK/mount" --size="${size}M" --rw=randwrite \
     --bsrange=4k-1M --blockalign=4k --ioengine=psync --direct=1 --verify=crc32c --verify_fatal=1 \
     --randseed="$SEED" --output="$WORK/fio.$phase.direct" "$@"
@@ -41,4 +41,11 @@ detach_disk 6
 pool_mount
 drop_caches
 expect "fio: verified after a remount without them" job remounted --verify_only
+for file in mixed.0.0 aligned.0.0; do
+  printf spoilt | dd of="$WORK/mount/$file" bs=1 seek=$((size << 19)) conv=notrunc status=none
+  if job spoilt --verify_only >/dev/null 2>&1; then not_ok "fio: six spoilt bytes of $file are not seen"; else
+    ok "fio: six spoilt bytes of $file are seen"
+  fi
+  rm "$WORK/mount/$file"
+done
 pool_umount

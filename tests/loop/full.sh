@@ -56,10 +56,13 @@ expect_number "full: thin" fill thin "$WORK/mount"
 freed=$NUMBER
 expect_number "full: fill again" fill fill "$WORK/mount" b 1048576
 expect_percent "full: of what was deleted could be written again" "$NUMBER" "$freed" 90
+left=$(((accepted - freed) / 49152 + NUMBER / 1048576))
 expect_number "full: check again" fill check "$WORK/mount"
+[ "$NUMBER" = "$left" ] || not_ok "full: $NUMBER files of $left"
 
 # Killed while it is full and half of it is being deleted; what is in it was synced.
 pool_sync
+fill list "$WORK/mount" >"$WORK/names"
 fill thin "$WORK/mount" >/dev/null 2>&1 &
 sleep 0.3
 kill -9 "$DAEMON"
@@ -67,6 +70,7 @@ wait "$DAEMON" 2>/dev/null || true
 wait "$!" 2>/dev/null || true
 pool_mount_foreground
 expect "full: what is there after kill -9 is whole" fill check "$WORK/mount"
+expect "full: nothing else is gone" fill kept "$WORK/mount" "$WORK/names"
 pool_check "full: check of all shards" --deep
 
 find "$WORK/mount" -mindepth 1 -delete

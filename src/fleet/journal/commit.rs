@@ -142,7 +142,8 @@ impl Journal {
     /// Step 6, or keeping the batch bound for a retry.
     pub(super) fn unbind(&self, pending: Pending, result: &Result<(), FleetError>) {
         let need = self.context.quorum.need().unwrap_or(0);
-        self.set_suspended(result.is_err() && self.suspended(), need);
+        let lost = matches!(result, Err(FleetError::TooFewDisks { .. }));
+        self.set_suspended(lost || result.is_err() && self.suspended(), need);
         {
             let mut state = self.state.lock();
             state.busy = false;
@@ -222,6 +223,15 @@ impl Journal {
         self.note(reaped);
     }
 
+    /// Takes answers of the batch that waits for a retry.
+    pub(super) fn reap_pending(&self) {
+        let mut reaped = Reaped::default();
+        if let Some(pending) = &mut self.state.lock().pending {
+            pending.flight.reap(&mut reaped);
+        }
+        self.note(reaped);
+    }
+
     /// Takes answers of copies that were still being written when their batch was acknowledged.
     pub(super) fn reap_stragglers(&self) {
         let mut reaped = Reaped::default();
@@ -289,7 +299,7 @@ impl Journal {
         }
     }
 
-    fn set_suspended(&self, suspended: bool, need: usize) {
+    pub(super) fn set_suspended(&self, suspended: bool, need: usize) {
         {
             let mut state = self.state.lock();
             if state.suspended == suspended {

@@ -179,6 +179,7 @@ impl Journal {
     /// it has not been answered [R7].
     pub fn take_back(&self, disk: DiskIndex) -> bool {
         self.reap_stragglers();
+        self.reap_pending();
         let mut state = self.state.lock();
         let ring = state.rings.iter_mut().find(|ring| ring.disk == disk);
         let Some(ring) = ring.filter(|ring| ring.is_quiet()) else { return false };
@@ -302,6 +303,17 @@ impl Journal {
     /// Notified when room was made, a batch acknowledged, or writing suspended or resumed.
     pub fn event(&self) -> Arc<Event> {
         self.event.clone()
+    }
+
+    /// Why nothing can be appended before members come back: more than m of them are gone.
+    pub fn lost(&self) -> Option<FleetError> {
+        let lost = self.context.quorum.need().err();
+        if lost.is_some() {
+            self.set_suspended(true, self.members().parity() + 1);
+        } else if !self.state.lock().busy {
+            self.set_suspended(false, 0);
+        }
+        lost
     }
 
     /// Whether a batch waits because too few disks take it [R11].

@@ -18,7 +18,7 @@ use crate::pool::membership::{Membership, MembershipError};
 use crate::pool::open::{OpenPool, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
-fn is_whole(pool: &OpenPool) {
+pub(super) fn is_whole(pool: &OpenPool) {
     let report = checked(pool, true);
     assert!(report.is_clean() && report.compared_space, "{report:?}");
 }
@@ -28,12 +28,12 @@ fn membership(pool: &OpenPool) -> Arc<Membership> {
 }
 
 /// What a disk would have now if its power had been cut.
-fn cut(machine: &SimMachine, disk: usize, random: &mut Random) -> Image {
+pub(super) fn cut(machine: &SimMachine, disk: usize, random: &mut Random) -> Image {
     machine.disks[disk].snapshot().crash_image(random)
 }
 
 /// Takes a disk back that holds `image` now.
-fn take_back(
+pub(super) fn take_back(
     machine: &mut SimMachine,
     pool: &OpenPool,
     disk: usize,

@@ -35,6 +35,8 @@ loads_stress() {
   if [ -z "$failed" ] && [ "$count" -gt 0 ]; then
     if ! $full; then names=("${names[*]}"); else names=("all"); fi
     ok "loads: stress-ng, $count stressors of $seconds s: ${names[*]}"
+  elif [ -z "$failed" ]; then
+    not_ok "loads: stress-ng names no stressors"
   fi
 }
 
