@@ -10,7 +10,7 @@ use crate::base::sync::atomic::AtomicU64;
 use crate::base::{Clock, DiskUuid, GIB, MIB, Random, UNIT_BYTES};
 use crate::fleet::disk::sim::{Access as SimAccess, Image, SimDisk, SimParameters, Snapshot};
 use crate::fleet::disk::{BufferPool, DiskError};
-use crate::fleet::{Member, MemberState, RecordMembers, Report, Reports};
+use crate::fleet::{FailReason, Member, MemberState, RecordMembers, Report, Reports};
 use crate::format::{DiskLayout, RawEntryHeader, Redundancy};
 
 mod property;
@@ -646,4 +646,36 @@ fn i5_the_loss_of_disks_that_were_spared_leaves_room_for_the_next_batch() {
         bench.members.fail(DiskIndex(disk), crate::fleet::FailReason::Gone);
     }
     append(&journal, lsn + 1..=lsn + 2, MIB as usize);
+}
+
+#[test]
+fn r5_r7_a_batch_that_lost_its_disks_is_appended_when_they_are_back() {
+    let mut bench = Bench::new(23, 4, 1);
+    let journal = bench.journal(&ZERO);
+    append(&journal, 1..=3, 5000);
+    bench.disks.iter().for_each(|disk| disk.set_hang(true));
+    let members = bench.members.clone();
+    bench.after(100, move || {
+        (0..2).for_each(|disk| members.fail(DiskIndex(disk), FailReason::TakenOut));
+    });
+    let refused = journal.append(Lsn(4), &payload(4, 5000));
+    assert_eq!(refused, Err(FleetError::TooFewDisks { have: 2, need: 3 }));
+    assert!(journal.suspended() && journal.lost().is_some());
+    let owes = |disk: u16| !journal.state.lock().rings[usize::from(disk)].is_quiet();
+    assert!(owes(0) || owes(1), "a copy of it is still on its way to one of them");
+    assert!((0..2).all(|disk| journal.take_back(DiskIndex(disk)) != owes(disk)), "[R7]");
+    bench.disks.iter().for_each(|disk| disk.set_hang(false));
+    bench.world.run_for(Duration::from_secs(1));
+    for disk in 0..2 {
+        assert!(journal.take_back(DiskIndex(disk)), "disk {disk} has answered");
+        let image = bench.disks[usize::from(disk)].snapshot().live().clone();
+        let again = SimDisk::open(&bench.world, parameters(disk.into()), image);
+        bench.disks[usize::from(disk)] = again.clone();
+        let was = bench.members.get(DiskIndex(disk)).expect("it is a member");
+        let (state, handle) = (MemberState::Active, Some(again as _));
+        bench.members.set(Member { state, handle, ..was });
+    }
+    assert!(journal.lost().is_none() && !journal.suspended());
+    append(&journal, 4..=9, 5000);
+    check(&bench.crash().replay(Epoch(1), &ZERO), 1..=9, 5000);
 }

@@ -36,7 +36,7 @@ fn unplug_soon(
             if now && unplugged.lock().is_none() {
                 for (number, disk) in GONE.into_iter().zip(&disks) {
                     if in_flight && seed % 4 < 2 {
-                        members.fail(DiskIndex(number as u16), FailReason::Gone);
+                        members.fail(DiskIndex(number as u16), FailReason::TakenOut);
                     } else {
                         disk.detach();
                     }
