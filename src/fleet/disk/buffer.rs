@@ -449,9 +449,9 @@ fn class_bytes(bytes: usize) -> usize {
     let bytes = bytes as u64;
     // The largest are data shards of objects side by side: nearly full ones are one kind.
     let step = match bytes {
-        0..=0x1_0000 => UNIT_BYTES,
-        0x1_0001..=0x40_0000 => 64 * KIB,
-        _ => 2 * MIB,
+        _ if bytes <= 64 * KIB => UNIT_BYTES,
+        _ if bytes <= 4 * MIB => 64 * KIB,
+        _ => HUGE_PAGE_BYTES as u64,
     };
     round_up(bytes, step) as usize
 }
