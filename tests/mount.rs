@@ -13,6 +13,8 @@ mod command;
 mod harness;
 #[path = "mount/names.rs"]
 mod names;
+#[path = "mount/permissions.rs"]
+mod permissions;
 #[path = "mount/semantics.rs"]
 mod semantics;
 #[path = "mount/waiting.rs"]

@@ -14,7 +14,8 @@
     big_things.py check-removed DIR COUNT LOG  after a crash: a beginning of them is gone, as LOG allows, and the
                                                rest is whole; prints how many are gone
     big_things.py bystander DIR LOG            until it is killed: creates, writes and syncs a small file, renames,
-                                               reads and unlinks it; LOG says how often, and the longest wait (ms)
+                                               reads and unlinks it; LOG says how often, the longest wait (ms), and
+                                               since when (ms since 1970) it has waited now
 
 Exit status 1 and one line that says what is wrong.
 """
@@ -227,6 +228,7 @@ def bystander(directory, log):
         old, new = os.path.join(directory, "old"), os.path.join(directory, f"new{number % 10}")
         data = content(f"b{number}", 3000)
         began = time.monotonic()
+        os.pwrite(log, f"{number:10} {int(longest * 1000):10} {int(time.time() * 1000):15}".encode(), 0)
         file = os.open(old, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         os.write(file, data)
         os.fsync(file)
@@ -240,7 +242,6 @@ def bystander(directory, log):
                 os.unlink(os.path.join(directory, entry))
         longest = max(longest, time.monotonic() - began)
         number += 1
-        os.pwrite(log, f"{number:10} {int(longest * 1000):10}".encode(), 0)
         time.sleep(0.01)
 
 

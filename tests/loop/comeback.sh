@@ -99,8 +99,7 @@ for ((round = 1; round <= times; round++)); do
     # While it gets what it missed.
     sleep "0.$((RANDOM % 10))"
     : >"$LOG.cut"
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
+    kill_daemon
     after_cut
     umount --lazy "$WORK/mount" 2>/dev/null || true
     pool_mount_foreground

@@ -65,8 +65,7 @@ pool_sync
 fill list "$WORK/mount" >"$WORK/names"
 fill thin "$WORK/mount" >/dev/null 2>&1 &
 sleep 0.3
-kill -9 "$DAEMON"
-wait "$DAEMON" 2>/dev/null || true
+kill_daemon
 wait "$!" 2>/dev/null || true
 pool_mount_foreground
 expect "full: what is there after kill -9 is whole" fill check "$WORK/mount"

@@ -32,11 +32,6 @@ compared() {
   if expect_same "$name" "$@"; then ok "$name: compared"; fi
 }
 
-kill_daemon() {
-  kill -9 "$DAEMON"
-  wait "$DAEMON" 2>/dev/null || true
-}
-
 # --- disks of all kinds --------------------------------------------------------------------------
 
 # make_disk INDEX KIND BYTES: a disk with sectors of 512 or 4096 bytes, or a file; into DISKS.

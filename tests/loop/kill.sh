@@ -20,8 +20,7 @@ for ((round = 1; round <= rounds; round++)); do
   pause=$((RANDOM % 4000 + 100))
   sleep "$((pause / 1000)).$(printf %03d $((pause % 1000)))"
   touch "$LOG.cut"
-  kill -9 "$DAEMON"
-  wait "$DAEMON" 2>/dev/null || true
+  kill_daemon
   after_cut
   # KEEP=1: what the daemon left on the disks stays to look at if this round fails.
   if [ "${KEEP:-}" = 1 ]; then
@@ -41,9 +40,7 @@ for ((round = 1; round <= rounds; round++)); do
   if [ $((round % 2)) = 0 ]; then
     pool_umount
   else
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
-    DAEMON=
+    kill_daemon
   fi
 done
 

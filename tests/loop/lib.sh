@@ -19,6 +19,9 @@ WORK=
 declare -a LOOPS=() MOUNTS=() PIDS=() DISKS=()
 PASSED=0
 FAILED=0
+# The budgets [R27], and what is not budgeted: a daemon has no more than this in memory, whatever runs.
+PEAK_MIB_MAX=1536
+PEAK_MIB=0
 
 say() { printf '  %s\n' "$*"; }
 ok() { PASSED=$((PASSED + 1)); printf 'ok %s\n' "$*"; }
@@ -58,6 +61,7 @@ is_ours() {
 clean_up() {
   local status=$? entry
   set +e
+  [ "$PEAK_MIB" = 0 ] || peak_is_bounded "${WORK##*/isotherm-}"
   for entry in "${PIDS[@]}"; do ! is_ours "$entry" || kill -9 "$entry" 2>/dev/null; done
   for ((i = ${#MOUNTS[@]} - 1; i >= 0; i--)); do
     umount "${MOUNTS[i]}" 2>/dev/null || umount --lazy "${MOUNTS[i]}" 2>/dev/null
@@ -223,9 +227,49 @@ daemon_answers() {
   grep -q "\"pid\": $DAEMON," <<<"$status"
 }
 
+# pool_umount: a daemon that is our child must end as one that is content.
 pool_umount() {
-  if [ "$POOL_KIND" = btrfs ]; then umount "$WORK/mount"; else "$ISOTHERM" umount "$WORK/mount"; fi
-  [ -z "${DAEMON:-}" ] || { wait "$DAEMON" 2>/dev/null || true; DAEMON=; }
+  if [ "$POOL_KIND" = btrfs ]; then
+    umount "$WORK/mount"
+    return
+  fi
+  note_peak "umount"
+  "$ISOTHERM" umount "$WORK/mount"
+  if [ -n "${DAEMON:-}" ]; then
+    local status=0
+    wait "$DAEMON" 2>/dev/null || status=$?
+    # 127: it is not our child.
+    [ "$status" = 0 ] || [ "$status" = 127 ] || not_ok "umount: the daemon ended with status $status"
+  fi
+  DAEMON=
+}
+
+# kill_daemon: of pool_mount_foreground.
+kill_daemon() {
+  note_peak "kill -9"
+  kill -9 "$DAEMON"
+  wait "$DAEMON" 2>/dev/null || true
+  DAEMON=
+}
+
+# note_peak WHAT: how much the daemon had in memory at most; PEAK_MIB is the most of all.
+note_peak() {
+  local pid=${DAEMON:-} peak
+  [ -n "$pid" ] || pid=$({ "$ISOTHERM" status --json "$WORK/mount" 2>/dev/null || true; } |
+    sed -n 's/^ *"pid": \([0-9]*\),.*/\1/p')
+  peak=$(awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/${pid:-none}/status" 2>/dev/null || true)
+  [ "${peak:-0}" -gt "$PEAK_MIB" ] || return 0
+  PEAK_MIB=$peak
+  say "at most $peak MiB in the daemon's memory until now: $1"
+}
+
+# peak_is_bounded NAME
+peak_is_bounded() {
+  if [ "$PEAK_MIB" -gt 0 ] && [ "$PEAK_MIB" -le "$PEAK_MIB_MAX" ]; then
+    ok "${1%%.*}: the daemon had at most $PEAK_MIB MiB"
+  else
+    not_ok "${1%%.*}: the daemon had $PEAK_MIB MiB"
+  fi
 }
 
 pool_sync() {

@@ -4,10 +4,10 @@
 //! It goes on until the pool goes away under it. Failures count as the pool's own fault unless the
 //! file `LOG.cut` says that the pool was being cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -93,43 +93,71 @@ pub fn cut_file(log: &Path) -> PathBuf {
     name.into()
 }
 
-/// Creates `count` files of `bytes` bytes, a hundred to a directory: the benchmark of small files.
+/// The files of `create_many` are told apart: `whole` with the file's number over its beginning, and a
+/// length that differs from that of its neighbours.
+fn one_of_many(whole: &[u8], index: u64) -> Vec<u8> {
+    let length = whole.len() - (index % 7).min(whole.len() as u64 / 2) as usize;
+    let mut content = whole[..length].to_vec();
+    let number = index.to_le_bytes();
+    let marked = length.min(number.len());
+    content[..marked].copy_from_slice(&number[..marked]);
+    content
+}
+
+/// Creates `count` files of `bytes` bytes or up to 6 less, a hundred to a directory: the benchmark of small
+/// files.
 pub fn create_many(dir: &Path, count: u64, bytes: u64) {
-    let content = history::stream(count, 0, bytes as usize);
+    let whole = history::stream(count, 0, bytes as usize);
     for index in 0..count {
         let parent = dir.join(format!("d{}", index / 100));
         if index % 100 == 0 {
             fs::create_dir_all(&parent).expect("a directory can be made");
         }
-        fs::write(parent.join(format!("f{index}")), &content).expect("a file can be written");
+        let content = one_of_many(&whole, index);
+        fs::write(parent.join(format!("f{index}")), content).expect("a file can be written");
     }
 }
 
-/// Looks every file of `create_many` up: it is there with its size, the directories list exactly these, and
-/// every 50th has its content. Returns what is wrong.
+/// Looks every file of `create_many` up: each name leads to an inode of its own, the one that its directory
+/// lists, with the file's length; the directories list exactly these, and every 10th file has its content.
+/// Returns what is wrong.
 pub fn look_up_many(dir: &Path, count: u64, bytes: u64) -> Vec<String> {
-    let content = history::stream(count, 0, bytes as usize);
+    let whole = history::stream(count, 0, bytes as usize);
     let mut faults = Vec::new();
-    let mut listed = 0;
+    let mut inodes = HashMap::new();
     for parent in (0..count.div_ceil(100)).map(|index| dir.join(format!("d{index}"))) {
-        match fs::read_dir(&parent) {
-            Ok(names) => listed += names.count() as u64,
-            Err(error) => faults.push(format!("{}: {error}", parent.display())),
+        let names = match fs::read_dir(&parent) {
+            Ok(names) => names,
+            Err(error) => {
+                faults.push(format!("{}: {error}", parent.display()));
+                continue;
+            }
+        };
+        for name in names {
+            match name {
+                Ok(name) => drop(inodes.insert(name.path(), name.ino())),
+                Err(error) => faults.push(format!("{}: {error}", parent.display())),
+            }
         }
     }
-    if listed != count {
-        faults.push(format!("{listed} files are listed, not {count}"));
+    if inodes.len() as u64 != count {
+        faults.push(format!("{} files are listed, not {count}", inodes.len()));
     }
+    let mut seen = HashSet::new();
     for index in 0..count {
         let path = dir.join(format!("d{}/f{index}", index / 100));
-        match fs::symlink_metadata(&path) {
-            Ok(found) if found.len() == bytes => {}
-            Ok(found) => faults.push(format!("{}: {} bytes", path.display(), found.len())),
-            Err(error) => faults.push(format!("{}: {error}", path.display())),
-        }
-        if index % 50 == 0 && fs::read(&path).ok().as_ref() != Some(&content) {
-            faults.push(format!("{}: not what was written", path.display()));
-        }
+        let wanted = one_of_many(&whole, index);
+        let fault = match fs::symlink_metadata(&path) {
+            Ok(found) if found.len() != wanted.len() as u64 => format!("{} bytes", found.len()),
+            Ok(found) if inodes.get(&path) != Some(&found.ino()) => "listed otherwise".to_string(),
+            Ok(found) if !seen.insert(found.ino()) => "another file's inode".to_string(),
+            Ok(_) if index % 10 == 0 && fs::read(&path).ok() != Some(wanted) => {
+                "not what was written".to_string()
+            }
+            Ok(_) => continue,
+            Err(error) => error.to_string(),
+        };
+        faults.push(format!("{}: {fault}", path.display()));
     }
     faults
 }

@@ -146,6 +146,41 @@ pub fn plant_one(dir: &Path, log: &Path) {
     alter_a_byte(dir, &records).expect("there is a synced file");
 }
 
+/// Faults in a hundred and thirty small files that the look-up must see.
+fn unseen_among_many(dir: &Path) -> Vec<String> {
+    let at = |index: u64| dir.join(format!("d{}/f{index}", index / 100));
+    let swap = |first: u64, second: u64| {
+        fs::rename(at(first), dir.join("aside")).expect("rename");
+        fs::rename(at(second), at(first)).expect("rename");
+        fs::rename(dir.join("aside"), at(second)).expect("rename");
+    };
+    let faults = || load::look_up_many(dir, 130, 100);
+    load::create_many(dir, 130, 100);
+    let mut failed = Vec::new();
+    let mut must = |name: &str, right: bool| {
+        if !right {
+            failed.push(format!("many files: {name}"));
+        }
+    };
+    must("they pass", faults().is_empty());
+    swap(3, 4);
+    must("two names swapped", !faults().is_empty());
+    swap(3, 4);
+    // The same length: only their content tells.
+    swap(0, 70);
+    must("two names of equal lengths swapped", !faults().is_empty());
+    swap(0, 70);
+    must("they pass again", faults().is_empty());
+    fs::write(dir.join("d1/more"), "x").expect("write");
+    must("one too many", !faults().is_empty());
+    fs::remove_file(dir.join("d1/more")).expect("unlink");
+    fs::remove_file(at(107)).expect("unlink");
+    must("one lost", !faults().is_empty());
+    fs::hard_link(at(2), at(107)).expect("link");
+    must("one file with two names", !faults().is_empty());
+    failed
+}
+
 /// Runs everything and reports like any test.
 pub fn run_all() -> ExitCode {
     let seed = std::env::var("ISOTHERM_SEED").map_or(7, |text| text.parse().expect("a number"));
@@ -175,10 +210,12 @@ pub fn run_all() -> ExitCode {
     if before != check::listing(&dir) || check::listing(&top.path().join("broken0")) == before {
         failed.push("a frozen listing must be stable and see a change".into());
     }
+    failed.extend(unseen_among_many(&top.path().join("many")));
     for fault in &failed {
         println!("FAULT {fault}");
     }
-    let (bad, all) = (failed.len().min(PLANTS.len() + 2), PLANTS.len() + 2);
+    let all = PLANTS.len() + 3;
+    let bad = failed.len().min(all);
     let word = if failed.is_empty() { "ok" } else { "FAILED" };
     println!("test result: {word}. {} passed; {bad} failed; 0 ignored", all - bad);
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

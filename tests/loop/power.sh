@@ -72,8 +72,7 @@ under_load() {
     sleep "$((RANDOM % 3 + 1)).$((RANDOM % 10))"
     touch "$LOG.cut"
     layer_cut
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
+    kill_daemon
     after_cut
     on_platters
     if pool_mount_foreground; then
@@ -159,8 +158,7 @@ lying_disks() {
     sleep 3
     touch "$LOG.cut"
     layer_cut
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
+    kill_daemon
     after_cut
     on_platters
     # All of them lied: what says where everything is may be lost as well.

@@ -91,8 +91,7 @@ killed() {
     done
     say "$name: killed after $(status objects_done) of $(status objects_total) objects"
     : >"$LOG.cut"
-    kill -9 "$DAEMON"
-    wait "$DAEMON" 2>/dev/null || true
+    kill_daemon
     after_cut
     umount --lazy "$WORK/mount" 2>/dev/null || true
     kills=$((kills + 1))

@@ -70,14 +70,27 @@ entries_of() {
     /^payload  .*bytes/ { print batch, at, 128 + $2, epoch }'
 }
 
+# good_entries BATCH: on how many disks inspect finds it whole.
+good_entries() {
+  local device
+  for device in $(present); do
+    inspect journal "$device" | awk -v wanted="$1" '/^entry at/ { batch = 0 } /^batch/ { batch = $2 }
+      /^payload .*matches/ && batch == wanted { print }'
+  done | wc -l
+}
+
 same() {
   if expect_same "$1" "$WORK/source" "$WORK/mount/tree"; then ok "$1: reads as it was written"; fi
 }
 
-# mends NAME: checks until nothing is found any more; says how much was found at first.
+# mends NAME [by-check]: checks until nothing is found any more; says how much was found at first. By-check:
+# nobody else can have mended it.
 mends() {
   local name=$1 tries=0 output first
-  output=$("$ISOTHERM" check "$WORK/mount" --deep 2>/dev/null) && { ok "$name: nothing is left to mend"; return; }
+  if output=$("$ISOTHERM" check "$WORK/mount" --deep 2>/dev/null); then
+    if [ "${2:-}" = by-check ]; then not_ok "$name: the check found nothing"; else ok "$name: nothing is left to mend"; fi
+    return
+  fi
   first=$(tail -n 1 <<<"$output")
   if grep -q '^LOST' <<<"$output"; then not_ok "$name: $(grep -m 3 '^LOST' <<<"$output" | tr '\n' ' ')"; fi
   until output=$("$ISOTHERM" check "$WORK/mount" --deep 2>/dev/null); do
@@ -100,9 +113,11 @@ labels_are_good() {
   if [ -z "$bad" ]; then ok "$1: inspect shows all copies of all labels"; else not_ok "$1: $bad"; fi
 }
 
-# spoilt NAME COUNT: what inspect says of it before it is mended.
+# spoilt NAME COUNT WANTED: how many inspect shows spoilt before they are mended, and how many were.
 spoilt() {
-  if [ "$2" -gt 0 ]; then ok "$1: inspect shows $2 of them spoilt"; else not_ok "$1: inspect shows none spoilt"; fi
+  if [ "$2" = "$3" ] && [ "$2" -gt 0 ]; then ok "$1: inspect shows all $2 spoilt"; else
+    not_ok "$1: inspect shows $2 spoilt, not $3"
+  fi
 }
 
 # --- rounds --------------------------------------------------------------------------------------
@@ -120,7 +135,7 @@ labels() {
     bad=$((bad + $(inspect label "$device" | grep -c unusable || true)))
     index=$((index + 1))
   done
-  spoilt "$name" "$bad"
+  spoilt "$name" "$bad" $((6 * $#))
 }
 
 label_rounds() {
@@ -140,7 +155,8 @@ label_rounds() {
   local device=${DISKS[3]} offsets
   mapfile -t offsets < <(labels_of "$device")
   flip "$device" $((offsets[0] + 1000)) $((offsets[1] + 1000)) $((offsets[2] + 1000))
-  mends "labels, all of a disk while mounted"
+  spoilt "labels, all of a disk while mounted" "$(inspect label "$device" | grep -c unusable || true)" 3
+  mends "labels, all of a disk while mounted" by-check
   labels_are_good "labels, all of a disk while mounted"
   pool_umount
 }
@@ -166,7 +182,7 @@ flip_roots() {
     bad=$((bad + $(slots_of "$device" | awk '$2 == 0' | wc -l)))
     index=$((index + 1))
   done
-  spoilt "roots, shift $1" "$bad"
+  spoilt "roots, shift $1" "$bad" 6
 }
 
 root_rounds() {
@@ -179,39 +195,46 @@ root_rounds() {
     slots_are_good "roots, shift $shift"
     pool_mount
     flip_roots $((shift + 1))
-    mends "roots while mounted, shift $shift"
+    mends "roots while mounted, shift $shift" by-check
     slots_are_good "roots while mounted, shift $shift"
     pool_umount
   done
 }
 
+# good_shards: object and shard of all of which inspect finds a header and all cells, one a line.
+good_shards() {
+  local device
+  for device in $(present); do inspect object "$device" | awk '/all match$/ { print $4, $7 }'; done
+}
+
 # flip_shards WHAT SHIFT SHARD...: header or payload of these shards of every object there is, of the index's
-# tables and of what the root names too. Remembers those of files in SPOILT.
+# tables and of what the root names too. Remembers all in ALL, and those of files in SPOILT.
 flip_shards() {
-  local what=$1 shift=$2 device kind object shard at length bytes
+  local what=$1 shift=$2 device kind object shard at length bytes left
   shift 2
-  SPOILT=()
+  SPOILT=() ALL=()
   for device in $(present); do
     bytes=()
     while read -r kind object shard at length; do
       [[ " $* " == *" $shard "* ]] || continue
       if [ "$what" = header ]; then length=4096; else at=$((at + 4096)); fi
       bytes+=("$(place $(((shard + shift) % 3)) "$at" "$length")")
+      ALL+=("$object $shard")
       [ "$kind" != Data ] || SPOILT+=("$object $shard")
     done < <(shards_of "$device")
     flip "$device" "${bytes[@]}"
   done
-  say "$what of shards $*: ${#SPOILT[@]} of files"
+  left=$(good_shards | grep -cxFf <(printf '%s\n' "${ALL[@]}") || true)
+  spoilt "$what of shards $*, ${#SPOILT[@]} of files" $((${#ALL[@]} - left)) ${#ALL[@]}
 }
 
-# shards_are_good NAME: of what was spoilt every shard is on some disk, with all its cells.
+# shards_are_good NAME: of what was spoilt of files every shard is on some disk, with all its cells. (Tables and
+# what the root names are written anew, as others; the check has read all copies of those.)
 shards_are_good() {
-  local device one text=
-  for device in $(present); do
-    text+=$(inspect object "$device" | awk '/all match$/ { print $4, $7, "" }')$'\n'
-  done
+  local one text
+  text=$(good_shards)
   for one in "${SPOILT[@]}"; do
-    grep -q "^$one " <<<"$text" || { not_ok "$1: inspect shows no good copy of object and shard $one"; return; }
+    grep -qxF "$one" <<<"$text" || { not_ok "$1: inspect shows no good copy of object and shard $one"; return; }
   done
   ok "$1: inspect shows ${#SPOILT[@]} shards mended"
 }
@@ -220,12 +243,13 @@ shard_rounds() {
   local shift what shards
   for shift in $shifts; do
     for what in payload header; do
-      for shards in 0 "1 2"; do
+      for shards in 0 "1 2" "3 4"; do
         # shellcheck disable=SC2086
         flip_shards "$what" "$shift" $shards
         pool_mount
         same "$what of shards $shards"
-        mends "$what of shards $shards"
+        # Whoever reads asks no header.
+        mends "$what of shards $shards" "$([ "$what" = payload ] || echo by-check)"
         shards_are_good "$what of shards $shards"
         pool_umount
       done
@@ -233,7 +257,7 @@ shard_rounds() {
     pool_mount
     flip_shards payload $((shift + 1)) 0 3
     drop_caches
-    mends "shards 0 and 3 while mounted"
+    mends "shards 0 and 3 while mounted" by-check
     same "shards 0 and 3 while mounted"
     shards_are_good "shards 0 and 3 while mounted"
     pool_umount
@@ -242,7 +266,7 @@ shard_rounds() {
 
 # log_round SHIFT: two copies of a batch while mounted, one in its header, one in its payload.
 log_round() {
-  local device batch at length last=0 now covered bad=0
+  local device batch at length last=0 now covered bad=0 good
   pool_mount
   head -c 30000 /dev/urandom >"$WORK/logged"
   cp "$WORK/logged" "$WORK/mount/logged"
@@ -251,6 +275,7 @@ log_round() {
     now=$(entries_of "$device" | sort -k4n -k1n | tail -n 1 | cut -d' ' -f1)
     [ "${now:-0}" -le "$last" ] || last=$now
   done
+  good=$(good_entries "$last")
   for device in $(present); do
     while read -r batch at length _; do
       if [ "$batch" != "$last" ] || [ "$bad" -ge 2 ]; then continue; fi
@@ -258,7 +283,7 @@ log_round() {
       bad=$((bad + 1))
     done < <(entries_of "$device" | sort -k4n | tail -n 3)
   done
-  spoilt "log" "$bad"
+  spoilt "log" $((good - $(good_entries "$last"))) 2
   mends "log, shift $1"
   covered=$(inspect root "${DISKS[0]}" | sed -n 's/^replay after *batch \([0-9]*\) .*/\1/p' | sort -n | tail -n 1)
   if [ "$covered" -ge "$last" ]; then

@@ -16,6 +16,8 @@ full=false
 [ "${1:-}" != --full ] || full=true
 here=$ROOT/tests/suites
 tools=${CARGO_TARGET_DIR:-$ROOT/target}/suites
+# Of 398 tests of version 0.2.2, without those that are listed as skipped.
+PJDFSTEST_PASSED=384
 start posix
 
 # install CRATE VERSION
@@ -59,7 +61,7 @@ run_pjdfstest() {
   awk '$2 == "skipped" { print $1 }' "$log" | sort >"$WORK/skips"
   if ! cmp --quiet "$WORK/skips" "$WORK/skips.expected"; then
     not_ok "$name: skipped others than listed: $(diff "$WORK/skips" "$WORK/skips.expected" | tr '\n' ' ')"
-  elif grep -q '^Summary: 0 failed, .* 0 expected failures' <<<"$summary"; then
+  elif grep -q "^Summary: 0 failed, .* $PJDFSTEST_PASSED passed, 0 expected failures" <<<"$summary"; then
     ok "$name: ${summary#Summary: }"
   else
     not_ok "$name: $summary: $(awk '$2 == "FAILED" { print $1 }' "$log" | tr '\n' ' ')"
@@ -94,9 +96,14 @@ run_fsx() {
   mkdir -p "$WORK/mount/fsx" "$WORK/artifacts"
   for seed; do
     log=$WORK/fsx.$name.$seed
-    if ! LD_PRELOAD=$preload DIRECT_BELOW=$WORK/mount "$tools/bin/fsx" -f "$WORK/fsx.$name.toml" \
+    if ! LD_PRELOAD=$preload DIRECT_BELOW=$WORK/mount DIRECT_LOG=$WORK/direct.$seed "$tools/bin/fsx" -f "$WORK/fsx.$name.toml" \
       -N "$operations" -S "$seed" -P "$WORK/artifacts" "$WORK/mount/fsx/$name.$seed" >"$log" 2>&1; then
       not_ok "fsx $name: fsx seed $seed: $(tail -n 3 "$log" | tr '\n' ' ')"
+      return 0
+    fi
+    # Whoever means to go around the cache must have done so.
+    if [ "$name" = direct ] && [ "$(cat "$WORK/direct.$seed" 2>/dev/null)" != direct ]; then
+      not_ok "fsx $name: seed $seed: the file was not opened with O_DIRECT"
       return 0
     fi
     count=$((count + 1))

@@ -33,8 +33,6 @@ done
 [ "${#parts[@]}" -gt 0 ] || parts=(sqlite postgres loads cpython git trees)
 
 here=$ROOT/tests/suites/programs
-# The daemon's memory may not grow beyond this, whatever runs: the budgets and what is not budgeted.
-PEAK_KIB_MAX=$((1536 * 1024))
 python=/usr/bin/python3
 [ -x "$python" ] || python=python3
 # With it set, messages have other marks than those looked for here.
@@ -124,35 +122,14 @@ mount_after_kill() {
 # all_disks_back: the next mount takes them in again.
 all_disks_back() {
   [ -n "$WITHOUT" ] || return 0
-  umount_pool
+  pool_umount
   attach_disks
   mount_pool
 }
 
-note_peak() {
-  local peak
-  peak=$(awk '/^VmHWM/ { print $2 }' "/proc/$DAEMON/status" 2>/dev/null || true)
-  [ "${peak:-0}" -le "$PEAK_KIB" ] || PEAK_KIB=$peak
-}
-
-kill_daemon() {
-  note_peak
-  kill -9 "$DAEMON"
-  wait "$DAEMON" 2>/dev/null || true
-  forget_pid "$DAEMON"
-  DAEMON=
-}
-
-umount_pool() {
-  local daemon=$DAEMON
-  note_peak
-  pool_umount
-  forget_pid "$daemon"
-}
-
 begin_part() {
   PART=$1
-  PEAK_KIB=0
+  PEAK_MIB=0
   EXPECTED='^isotherm: (warn|info|debug|trace): '
   BEGAN=$SECONDS
   LOG_LINES=$(wc -l <"$WORK/daemon.log")
@@ -167,18 +144,15 @@ end_part() {
   local errors
   pool_check "$PART: check of all shards" --deep
   expect "$PART: what it left is deleted" rm -rf "$IN"
-  umount_pool
+  pool_umount
   # An error has no level before it. A disk that was taken away is rightly one.
   errors=$(tail -n "+$((LOG_LINES + 1))" "$WORK/daemon.log" |
     grep -aE '^isotherm: |panicked' | grep -avE "$EXPECTED" || true)
   if [ -z "$errors" ]; then ok "$PART: no error in the daemon's log"; else
     not_ok "$PART: the daemon's log: $(head -n 3 <<<"$errors" | tr '\n' ' ')"
   fi
-  if [ "$PEAK_KIB" -gt 0 ] && [ "$PEAK_KIB" -lt "$PEAK_KIB_MAX" ]; then
-    ok "$PART: $((SECONDS - BEGAN)) s, the daemon had at most $((PEAK_KIB / 1024)) MiB"
-  else
-    not_ok "$PART: the daemon had $((PEAK_KIB / 1024)) MiB"
-  fi
+  peak_is_bounded "$PART: $((SECONDS - BEGAN)) s"
+  PEAK_MIB=0
 }
 
 start programs

@@ -110,6 +110,7 @@ fn r22_what_is_accepted_can_be_placed_in_the_shortest_runs() {
         }
     }
     namespace.sync().expect("what was accepted is written");
+    assert!(written > 0, "half of what lay there is free");
     for (file, ino) in kept {
         assert!(read(namespace, ino) == small(file), "file {file}");
     }
@@ -451,9 +452,37 @@ fn a_pass_that_gains_nothing_ends() {
             });
         }
     }
+    assert!(written > 0, "the small ones are gone");
     for (file, ino) in kept {
         assert!(read(namespace, ino) == content(file, 40_900), "file {file}");
     }
+    pool.close().expect("it closes");
+}
+
+/// [R22] What was deleted a moment ago is room for who writes next, before anything of it was committed.
+#[test]
+fn r22_what_is_being_freed_counts_before_anybody_is_refused() {
+    let machine = pool_of(9, &[256 * MIB; 2], Redundancy::Replica { copies: 2 });
+    let pool = machine.open(by_hand()).expect("the pool opens");
+    let namespace = &pool.namespace;
+    let block = vec![7; MIB as usize];
+    let fill = |name: &str, mib: u64| {
+        let ino = make(namespace, name, &[]).expect("it is new");
+        let put = |at: &u64| namespace.write(ino, at * MIB, &block, false, false).is_ok();
+        (ino, (0..mib).take_while(put).count() as u64)
+    };
+    let (gone, mib) = fill("gone", 40);
+    namespace.sync().expect("it syncs");
+    let (_, rest) = fill("rest", 1000);
+    assert!(mib == 40 && rest > 50 && rest < 1000, "{mib} and {rest} MiB");
+    namespace.sync().expect("what was accepted is written");
+    remove(namespace, "gone", gone);
+    let before = machine.world.now();
+    let (_, again) = fill("again", 30);
+    let took = machine.world.now().since(before);
+    assert_eq!(again, 30, "40 MiB were free");
+    println!("{took:?}");
+    namespace.sync().expect("it syncs");
     pool.close().expect("it closes");
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::checks::checked;
-use super::files::{content, make, write};
+use super::files::{content, make, read, write};
 use super::reclaim::crashed;
 use super::repairs::{Files, compare, machine, options, overwrite, records};
 use crate::base::sync::Arc;
@@ -13,6 +13,7 @@ use crate::base::{Clock, DiskIndex, Event, Ino, ObjectId, Pace, Random, ShardInd
 use crate::fleet::{MemberState, Report};
 use crate::format::ObjectRecord;
 use crate::namespace::Namespace;
+use crate::pool::events::{Reporter, Teller};
 use crate::pool::open::{OpenPool, ReadOnly};
 use crate::pool::simulated::SimMachine;
 
@@ -130,6 +131,32 @@ fn what_cannot_be_read_is_told_once_and_not_again_by_its_repair() {
         again += report(&pool);
     }
     assert_eq!(again, 0, "nobody else has asked for it");
+    pool.close().expect("it closes");
+}
+
+/// [R21] Above a bad header nothing is mended in place: what a reader finds there is made anew, when the
+/// reporter has told it.
+#[test]
+fn r21_what_a_reader_may_not_mend_in_place_is_noted_for_repair() {
+    let machine = machine(1, 5);
+    let pool = machine.open(options()).expect("it opens");
+    machine.world.add_task(Box::new(Reporter {
+        reports: pool.reports.clone(),
+        members: pool.members.clone(),
+        namespace: pool.namespace.clone(),
+        teller: Teller::new(machine.world.clone(), "pool", None),
+    }));
+    let (ino, bytes) = (make(&pool.namespace, "f"), content(1, 5 << 20));
+    write(&pool.namespace, ino, 0, &bytes);
+    pool.namespace.sync().expect("it syncs");
+    let record = records(&pool.namespace).remove(0);
+    spoil(&machine, &pool, &record, 0, 100);
+    spoil(&machine, &pool, &record, 0, 4096 + 77);
+    assert!(read(&pool.namespace, ino, 0, u32::MAX) == bytes, "others have it");
+    machine.world.run_for(Duration::from_secs(20));
+    let report = checked(&pool, true);
+    assert!(report.is_clean(), "{report:?}");
+    assert!(records(&pool.namespace).remove(0).places[0] != record.places[0], "it has moved");
     pool.close().expect("it closes");
 }
 

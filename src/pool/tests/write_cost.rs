@@ -185,16 +185,16 @@ fn uniform_overwrites_cost_no_more_than_greedy() {
 
 #[test]
 fn skewed_overwrites_cost_half() {
-    compare(Load::Skewed, 60);
+    compare(Load::Skewed, 55);
 }
 
 /// Hot and cold bytes share every object that is written; survivors of one age get objects of their own.
 #[test]
 fn scattered_overwrites_are_told_apart_by_moving_them() {
-    compare(Load::Scattered, 60);
+    compare(Load::Scattered, 55);
 }
 
 #[test]
 fn small_files_that_come_and_go_cost_half() {
-    compare(Load::Files, 60);
+    compare(Load::Files, 55);
 }

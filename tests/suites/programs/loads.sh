@@ -30,7 +30,7 @@ loads_stress() {
       not_ok "loads: stress-ng $name: $(tr '\n' ' ' <"$OUT/stress")"
       failed=yes
     fi
-    note_peak
+    note_peak "stress-ng $name"
   done
   if [ -z "$failed" ] && [ "$count" -gt 0 ]; then
     if ! $full; then names=("${names[*]}"); else names=("all"); fi
@@ -87,15 +87,15 @@ part_loads() {
       loads_dbench "4 clients, every write synced" --sync
     fi
   fi
-  note_peak
+  note_peak dbench
   need 'command -v bonnie++' bonnie++ && expect "loads: bonnie++" loads_bonnie
-  note_peak
+  note_peak bonnie++
   need 'command -v fio' fio || return 0
   FIO_MIB=4
   if $full; then FIO_MIB=128; fi
   seconds=$SECONDS
   expect "loads: fio writes and verifies, seven ways" fio_jobs
-  umount_pool
+  pool_umount
   mount_pool
   expect "loads: fio verifies after a remount" fio_jobs --verify_only
   say "fio: $((SECONDS - seconds)) s"
