@@ -16,6 +16,8 @@ mod faults;
 mod file_system;
 #[path = "engine/harness.rs"]
 mod harness;
+#[path = "engine/hunt.rs"]
+mod hunt;
 #[path = "engine/liars.rs"]
 mod liars;
 #[path = "engine/machine.rs"]
@@ -32,5 +34,7 @@ mod runs;
 mod shelf;
 #[path = "engine/stand_in.rs"]
 mod stand_in;
+#[path = "engine/tally.rs"]
+mod tally;
 #[path = "engine/target.rs"]
 mod target;

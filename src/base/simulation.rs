@@ -35,6 +35,8 @@ struct State {
     slots: Vec<Slot>,
     steps: u64,
     depth: u32,
+    /// What happened, a line each, if anybody wants to know.
+    log: Option<String>,
 }
 
 /// One simulated machine: its time, its randomness, its background tasks.
@@ -60,6 +62,7 @@ impl World {
                 slots: Vec::new(),
                 steps: 0,
                 depth: 0,
+                log: None,
             }),
         })
     }
@@ -113,6 +116,25 @@ impl World {
         self.state.lock().steps
     }
 
+    /// From now on everything that happens is written down: two runs from one seed give the same lines.
+    pub fn keep_log(&self) {
+        self.state.lock().log = Some(String::new());
+    }
+
+    /// The log since the last call; empty if none is kept.
+    pub fn take_log(&self) -> String {
+        self.state.lock().log.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Adds a line to the log, if one is kept.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        let mut state = self.state.lock();
+        if state.log.is_some() {
+            let line = format!("{} {}\n", state.now.0, line());
+            state.log.as_mut().expect("it was just there").push_str(&line);
+        }
+    }
+
     /// Carries out one task step or one timed event not later than `limit`.
     /// False if there is nothing to do until then.
     pub fn step(&self, limit: Option<Ticks>) -> bool {
@@ -164,6 +186,7 @@ impl World {
         match chosen {
             Chosen::Timed(event) => event(),
             Chosen::Task(index, mut task) => {
+                self.note(|| task.name().to_string());
                 let pace = task.step();
                 let mut state = self.state.lock();
                 if let Some(slot) = state.slots.get_mut(index) {

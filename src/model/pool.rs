@@ -97,7 +97,12 @@ impl Pool {
         self.floor.all = self.steps.len();
     }
 
-    /// What is promised now. Taken before an operation begins, it is what a crash in the middle of
+    /// What is promised now.
+    pub fn promised(&self) -> &Floor {
+        &self.floor
+    }
+
+    /// A copy of what is promised now. Taken before an operation begins, it is what a crash in the middle of
     /// the operation must honour.
     pub fn floor(&self) -> Floor {
         self.floor.clone()

@@ -177,23 +177,30 @@ impl Committer {
     fn wait_for_disks(&mut self) -> Option<Pace> {
         let lost = self.core.journal().and_then(|journal| journal.lost());
         let Some(error) = lost else {
-            self.lost_since = None;
+            if self.held.is_none() {
+                self.lost_since = None;
+            }
             return None;
         };
+        Some(self.go_on_waiting(error))
+    }
+
+    /// They are not there: until when nothing is to be done.
+    fn go_on_waiting(&mut self, error: FleetError) -> Pace {
         let now = self.core.now();
         let since = *self.lost_since.get_or_insert(now);
         let stopping = {
             let state = self.core.state.lock();
             if state.failed.is_some() {
-                return Some(Pace::Idle(None));
+                return Pace::Idle(None);
             }
             state.stopping
         };
         if stopping || now >= since + DISKS_WAIT {
             self.core.fail_log(error);
-            return Some(Pace::Idle(None));
+            return Pace::Idle(None);
         }
-        Some(Pace::Idle(Some(now + DISKS_LOOK)))
+        Pace::Idle(Some(now + DISKS_LOOK))
     }
 }
 
@@ -227,9 +234,9 @@ impl Task for Committer {
             return Pace::Again;
         }
         let result = match self.core.append(&sealed.batch) {
-            Err(FleetError::TooFewDisks { .. }) => {
+            Err(error @ FleetError::TooFewDisks { .. }) => {
                 self.held = Some(sealed);
-                return Pace::Again;
+                return self.go_on_waiting(error);
             }
             result => result.and_then(|()| self.core.acknowledge(&sealed)),
         };

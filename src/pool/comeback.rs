@@ -18,7 +18,8 @@
 //!    outside, as with any mount [R2]; batches in its log are found like the others'.
 //! 5. Its label gets this mount's claim, before anything is acknowledged with it.
 //! 6. A root that covers every batch that could be acknowledged without it is durable on it: it is not out
-//!    any more, from the next record on.
+//!    any more, from the next record on. Where no complete record has said that it is out, nothing could be
+//!    acknowledged without it, and there is nothing to wait for: so it is when all disks went together.
 //!
 //! A write that was sent to it before, and that only a later flush was to make durable, is not believed
 //! [I10]: the flush would be of another opening (`fleet::object::writer`).
@@ -78,7 +79,9 @@ impl Membership {
         let (state, handle) = (MemberState::Active, Some(disk));
         self.members.set(Member { state, handle, failing: false, ..was });
         // Whoever counts disks from here on counts this one.
-        self.labels.lacks(index, self.journal.bound());
+        if !self.labels.lacks_nothing(index) {
+            self.labels.lacks(index, self.journal.bound());
+        }
         self.namespace.note_members();
         if let Err(error) = self.labels.record() {
             // The journal records it before it acknowledges anything.

@@ -215,6 +215,9 @@ struct State {
     /// Members that are back without everything that was acknowledged: they stay recorded as out until a
     /// root is durable on them that covers this batch; None: it is not known yet which one.
     returned: BTreeMap<DiskIndex, Option<Lsn>>,
+    /// Members that something may have been acknowledged without: a complete record has said that they are
+    /// out [R2]. Those that are out in no such record lack nothing when they are back.
+    done_without: u64,
     /// Members that were removed for good: recorded as out for ever.
     removed: u64,
     /// Indices ever given out.
@@ -254,7 +257,10 @@ impl PoolLabels {
         // The first root of a mount covers all there is.
         let returned = returned.iter().map(|&disk| (disk, Some(Lsn(0)))).collect();
         let (removed, indices) = (bits(removed), newest.member_count);
-        let state = State { held: held.collect(), common, returned, removed, indices };
+        // Nobody knows what was acknowledged before this mount.
+        let done_without = u64::MAX;
+        let state =
+            State { held: held.collect(), common, returned, done_without, removed, indices };
         PoolLabels { access, members, state: Mutex::new(state) }
     }
 
@@ -288,6 +294,20 @@ impl PoolLabels {
         if let Some(lacks) = self.state.lock().returned.get_mut(&disk) {
             *lacks = Some(up_to);
         }
+    }
+
+    /// A disk that was expected takes part now. True, and it does not count as out any more, if nothing was
+    /// acknowledged while it did not: with all disks gone there would be nobody left to bring them anything.
+    /// A record that is under way sees that the member table has changed, and begins anew.
+    pub fn lacks_nothing(&self, disk: DiskIndex) -> bool {
+        let mut state = self.state.lock();
+        if state.done_without & bit(disk) != 0 {
+            return false;
+        }
+        state.returned.remove(&disk);
+        drop(state);
+        self.members.touch();
+        true
     }
 
     /// The newest label that is known to be on this disk, by its sequence.
@@ -336,7 +356,7 @@ impl PoolLabels {
         let least = self.members.len().saturating_sub(self.members.parity()).max(1);
         loop {
             let sequence = self.members.sequence();
-            self.take_over_states()?;
+            let out = self.take_over_states()?;
             let written = self.write_round(usize::MAX);
             let active = self.members.active();
             let have = active.iter().filter(|disk| written.contains(disk)).count();
@@ -351,6 +371,7 @@ impl PoolLabels {
                 self.members.fail(disk, FailReason::Late);
             }
             if self.members.sequence() == sequence {
+                self.state.lock().done_without = out;
                 self.members.set_recorded(sequence);
                 return Ok(claim);
             }
@@ -364,9 +385,9 @@ impl PoolLabels {
         self.write_round(usize::MAX);
     }
 
-    /// Puts who is out into what the labels will say. `TooFewDisks` if that is everybody who has all
+    /// Puts who is out into what the labels will say, and returns it. `TooFewDisks` if that is everybody who has all
     /// that was acknowledged: then it must not be said, because it would be all that tells who has it.
-    fn take_over_states(&self) -> Result<(), FleetError> {
+    fn take_over_states(&self) -> Result<u64, FleetError> {
         let members = self.members.all();
         let out = |state| {
             let members = members.iter().filter(move |member| member.state == state);
@@ -384,7 +405,7 @@ impl PoolLabels {
         if (states.failed, states.dropped) != (failed, dropped) {
             *states = MemberStates { sequence: states.sequence.saturating_add(1), failed, dropped };
         }
-        Ok(())
+        Ok(failed | dropped)
     }
 
     /// Whether it is back without everything that was acknowledged.
@@ -560,7 +581,7 @@ impl RecordMembers for PoolLabels {
         let least = self.members.len().saturating_sub(self.members.parity()).max(1);
         loop {
             let sequence = self.members.sequence();
-            self.take_over_states()?;
+            let out = self.take_over_states()?;
             let written = self.write_round(self.members.parity() + 1);
             if self.members.sequence() != sequence {
                 continue;
@@ -574,6 +595,7 @@ impl RecordMembers for PoolLabels {
             if have < need {
                 return Err(FleetError::TooFewDisks { have, need });
             }
+            self.state.lock().done_without |= out;
             self.members.set_recorded(sequence);
             return Ok(());
         }
@@ -582,7 +604,7 @@ impl RecordMembers for PoolLabels {
     fn whole(&self, disks: &[DiskIndex], covers: Lsn) {
         let mut whole = Vec::new();
         let mut state = self.state.lock();
-        let State { returned, held, .. } = &mut *state;
+        let State { returned, held, done_without, .. } = &mut *state;
         returned.retain(|disk, lacks| {
             // Without this mount's claim on it the next one would take it for a disk that became older.
             let claimed = held.get(disk).is_some_and(|held| held.claimed);
@@ -590,6 +612,7 @@ impl RecordMembers for PoolLabels {
             let has_all = disks.contains(disk) && claimed && covered;
             if has_all {
                 whole.push(*disk);
+                *done_without &= !bit(*disk);
             }
             !has_all
         });

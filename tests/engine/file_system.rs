@@ -13,6 +13,7 @@ use isotherm::namespace::{
     Seek, SetTime, XattrMode,
 };
 
+use super::ops::Work;
 use super::shelf::Mishap;
 use super::target::{Abilities, Failure, Reply, Target};
 
@@ -26,7 +27,19 @@ pub trait Ground {
     /// Lets time pass.
     fn pass(&mut self, ms: u64);
     /// Something happens to a disk.
-    fn befall(&mut self, disk: u32, mishap: Mishap);
+    fn befall(&mut self, disk: u32, mishap: Mishap) -> Result<bool, String>;
+    /// Work of the background, now.
+    fn work(&mut self, _work: Work) -> Result<bool, String> {
+        Ok(false)
+    }
+    /// What is wrong with its disks.
+    fn faults(&self) -> Vec<&'static str> {
+        vec!["none"]
+    }
+    /// Everything becomes whole again.
+    fn settle(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// Panics if the state in memory contradicts itself.
     fn check_invariants(&self);
     /// What is on its disks agrees with itself.
@@ -346,8 +359,20 @@ impl<G: Ground> Target for FileSystemTarget<G> {
         self.ground.pass(ms);
     }
 
-    fn befall(&mut self, disk: u32, mishap: Mishap) {
-        self.ground.befall(disk, mishap);
+    fn work(&mut self, work: Work) -> Result<bool, String> {
+        self.ground.work(work)
+    }
+
+    fn faults(&self) -> Vec<&'static str> {
+        self.ground.faults()
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        self.ground.settle()
+    }
+
+    fn befall(&mut self, disk: u32, mishap: Mishap) -> Result<bool, String> {
+        self.ground.befall(disk, mishap)
     }
 
     fn audit(&mut self) -> Result<(), String> {

@@ -10,6 +10,7 @@ use isotherm::model::{
 };
 
 use super::ops::{At, Op, Pick, Set, bytes, name, xattr_name};
+use super::tally::{self, Outcome as Came};
 use super::target::{Abilities, Failure, Reply, Target};
 
 /// What goes wrong, in words.
@@ -57,6 +58,8 @@ pub struct Harness<T: Target> {
     handles: Vec<(Ino, u64)>,
     seconds: i64,
     hook: Option<Hook<T>>,
+    /// Of the operation that is under way: of its last step.
+    outcome: Came,
 }
 
 type Entry = (Ino, Name, Ino);
@@ -74,6 +77,7 @@ impl<T: Target> Harness<T> {
             handles: Vec::new(),
             seconds: START_SECONDS,
             hook: None,
+            outcome: Came::Nothing,
         })
     }
 
@@ -109,6 +113,8 @@ impl<T: Target> Harness<T> {
             return Err(format!("{found:?} inodes are said to be in use, not {expected}"));
         }
         self.target.audit()?;
+        self.compare()?;
+        self.target.settle()?;
         self.compare()
     }
 
@@ -116,14 +122,23 @@ impl<T: Target> Harness<T> {
     pub fn compare(&mut self) -> Result<(), Finding> {
         self.tick();
         let dump = Dump::take(&mut self.target)?;
+        self.outcome = Came::Done;
         self.pool.check_now(&dump, &self.known)?;
         let (now, pool) = (self.now(), &mut self.pool);
         note_accesses(pool, &dump, &self.known, self.target.abilities(), now);
         Ok(())
     }
 
-    /// One operation; nothing if what it aims at does not exist.
+    /// One operation; nothing if what it aims at does not exist. It is counted.
     pub fn apply(&mut self, op: &Op) -> Result<(), Finding> {
+        self.outcome = Came::Nothing;
+        let faults = self.target.faults();
+        let result = self.apply_uncounted(op);
+        tally::note(op.kind(), self.outcome, &faults);
+        result
+    }
+
+    fn apply_uncounted(&mut self, op: &Op) -> Result<(), Finding> {
         match *op {
             Op::Make { .. } | Op::Link { .. } | Op::Missing { .. } => self.apply_new_name(op),
             Op::Unlink { .. } | Op::Rmdir { .. } | Op::Rename { .. } | Op::RenameOver { .. } => {
@@ -157,7 +172,16 @@ impl<T: Target> Harness<T> {
                 |_, _| Ok(()),
             ),
             Op::Befall { disk, mishap } => {
-                self.target.befall(disk, mishap);
+                if self.target.befall(disk, mishap)? {
+                    self.outcome = Came::Done;
+                }
+                Ok(())
+            }
+            Op::Work { work } => {
+                self.tick();
+                if self.target.work(work)? {
+                    self.outcome = Came::Done;
+                }
                 Ok(())
             }
             Op::Compare => self.compare(),
@@ -405,6 +429,7 @@ impl<T: Target> Harness<T> {
             Ok(found) => found,
             Err(failure) => return Err(format!("seek: {failure:?}")),
         };
+        self.outcome = Came::Done;
         let (tree, size) = (self.pool.tree(), self.size(ino));
         let allowed = match found {
             None if at >= size => true,
@@ -492,6 +517,7 @@ impl<T: Target> Harness<T> {
             Ok(())
         });
         opened.expect("the model opens anything");
+        self.outcome = Came::Done;
         self.handles.push((ino, handle));
         Ok(())
     }
@@ -595,6 +621,7 @@ impl<T: Target> Harness<T> {
                 |answer: &Reply<A>| format!("{answer:?}").chars().take(300).collect::<String>();
             return Err(format!("answered {}, not {}", brief(&answer), brief(&expected)));
         }
+        self.outcome = if answer.is_ok() { Came::Done } else { Came::Refused };
         for &ino in touched {
             if self.pool.tree().body(ino).is_ok() {
                 self.check_stat(ino)?;

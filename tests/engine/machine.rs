@@ -7,20 +7,24 @@ use std::time::Duration;
 use isotherm::base::simulation::World;
 use isotherm::base::sync::Arc;
 use isotherm::base::sync::atomic::{AtomicBool, Ordering};
-use isotherm::base::{Event, Ino, KIB, MIB, Pace, Random, Task, WallTime};
-use isotherm::fleet::Access;
+use isotherm::base::{DiskIndex, Event, Ino, KIB, MIB, ObjectId, Pace, Random, Task, WallTime};
 use isotherm::fleet::disk::probe::{DriveKey, Probe};
 use isotherm::fleet::disk::{BufferPool, DiskHandle};
+use isotherm::fleet::{Access, MemberState, Report};
 use isotherm::namespace::{Caller, ChainLimits, Options, SetAttr};
 use isotherm::pool::assemble::Candidate;
 use isotherm::pool::create::{CreateOptions, NewDisk, create};
 use isotherm::pool::labels::{FoundLabel, read_labels};
+use isotherm::pool::membership::MembershipError;
 use isotherm::pool::open::{Machine as Rooms, OpenOptions, OpenPool, ReadOnly, TaskHost, open};
+use isotherm::services::check::{CheckReport, check};
 use isotherm::services::reclaim::ReclaimOptions;
+use isotherm::services::repair::RepairOptions;
 
 use super::crash::{How, Machine};
 use super::file_system::{FileSystemTarget, Ground};
 use super::harness::Finding;
+use super::ops::Work;
 use super::shelf::{Mishap, SetClock, Shape, Shelf, ShelfSnapshot};
 
 /// Bytes for I/O buffers: enough for a few objects at once, so that they run short.
@@ -35,11 +39,20 @@ std::thread_local! {
     pub static MOVED: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
 }
 
+/// A checkpoint that is asked for while disks hang may take longer: it is not waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Checks until nothing is found.
+const CHECKS_MAX: u32 = 20;
+/// Times 5 seconds, until everything is whole again.
+const SETTLE_ROUNDS: u32 = 60;
+
 /// A pool on a shelf.
 pub struct SimPool {
     pub shelf: Shelf,
     pub clock: Arc<SetClock>,
     pub pool: Option<OpenPool>,
+    /// Disks that were not taken back, because they were rolled back.
+    refused: BTreeSet<DiskIndex>,
 }
 
 /// The engine as a target.
@@ -134,20 +147,10 @@ impl SimPool {
     pub fn open_somehow(shelf: Shelf) -> Result<Engine, Finding> {
         let clock = SetClock::new(&shelf.world);
         let (rooms, access) = SimPool::rooms(&shelf, &clock);
-        let mut ground = SimPool { shelf, clock, pool: None };
+        let mut ground = SimPool { shelf, clock, pool: None, refused: BTreeSet::new() };
         let disks: Vec<(usize, DiskHandle)> =
             ground.shelf.disks().map(|(at, disk)| (at, disk.clone() as DiskHandle)).collect();
-        let handles: Vec<DiskHandle> = disks.iter().map(|(_, disk)| disk.clone()).collect();
-        let labels = read_labels(&access, &handles);
-        let candidates = disks
-            .into_iter()
-            .zip(labels)
-            .filter_map(|((at, disk), label)| {
-                let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
-                let FoundLabel { label, copies } = label.ok()?;
-                Some(Candidate { disk, drives, label, copies })
-            })
-            .collect();
+        let candidates = candidates(&access, disks);
         let mut options = OpenOptions { buffer_bytes: BUFFER_BYTES, ..OpenOptions::default() };
         options.assemble.machine_id = [7; 16];
         options.namespace =
@@ -163,6 +166,9 @@ impl SimPool {
             pause: Duration::from_millis(6000),
             ..ReclaimOptions::default()
         };
+        // Who is away for longer than a while is not waited for.
+        options.repair =
+            RepairOptions { delay: Some(Duration::from_secs(20)), look: Duration::from_secs(1) };
         options.index.memtable_bytes = 64 * KIB;
         options.index.table_bytes = 64 * KIB as u32;
         options.index.block_bytes = 4 * KIB as u32;
@@ -186,6 +192,102 @@ impl SimPool {
     }
 }
 
+impl SimPool {
+    fn pool(&self) -> &OpenPool {
+        self.pool.as_ref().expect("it is open")
+    }
+
+    /// What the daemon does with reports: bad shards that no reader mended are noted.
+    fn attend(&self) {
+        let pool = self.pool();
+        while let Some(report) = pool.reports.pop() {
+            if let Report::BadShard { object, shard, repaired: false, .. } = report {
+                pool.namespace.note_bad(object, shard);
+            }
+        }
+    }
+
+    /// One of the disks that do not take part is plugged in again, and asked for, as `isotherm disk online`
+    /// does. False if there is none that can be.
+    fn put_back(&mut self, pick: u32) -> Result<bool, String> {
+        let members = self.pool().members.all();
+        let out = members.iter().filter(|member| member.state != MemberState::Active);
+        let out: Vec<DiskIndex> = out.map(|member| member.index).collect();
+        // A disk that was rolled back is not taken, whatever is done: it would be asked for again and again.
+        let out: Vec<DiskIndex> =
+            out.into_iter().filter(|disk| !self.refused.contains(disk)).collect();
+        let Some(membership) = self.pool().membership.clone().filter(|_| !out.is_empty()) else {
+            return Ok(false);
+        };
+        let disk = out[pick as usize % out.len()];
+        let at = disk.as_usize();
+        let suspect = self.shelf.is_suspect(at);
+        let back = self.shelf.put_back(at);
+        membership.close(disk).map_err(|error| format!("disk {disk} is not closed: {error}"))?;
+        let (_, access) = SimPool::rooms(&self.shelf, &self.clock);
+        let handle: DiskHandle = back;
+        let Some(candidate) = candidates(&access, vec![(at, handle)]).pop() else {
+            return Err(format!("disk {disk} is back, and has no label"));
+        };
+        match membership.take_back(candidate) {
+            Ok(()) => Ok(true),
+            Err(MembershipError::NotIt { .. }) if suspect => {
+                self.refused.insert(disk);
+                Ok(true)
+            }
+            Err(error) => Err(format!("disk {disk} is not taken back: {error}")),
+        }
+    }
+
+    fn check(&self) -> Result<CheckReport, String> {
+        let (pool, name) = (self.pool(), |disk: DiskIndex| format!("disk {disk}"));
+        check(&pool.namespace, &pool.platter, true, &name, &mut |_| true)
+            .map_err(|error| format!("check: {error}"))
+    }
+
+    /// Checks again and again, until nothing is found; false if disks that go on failing keep it from that.
+    fn check_until_clean(&mut self) -> Result<bool, String> {
+        for _ in 0..CHECKS_MAX {
+            if self.check()?.found == 0 {
+                return Ok(true);
+            }
+            self.pass(2_000);
+        }
+        Ok(false)
+    }
+
+    /// None if every shard that there should be is there, and good; else what is missing.
+    fn is_whole(&self) -> Result<Option<String>, String> {
+        let report = self.check()?;
+        if report.found > 0 {
+            let told: Vec<String> = report.findings.iter().map(|one| format!("{one:?}")).collect();
+            return Ok(Some(format!("{} findings: {}", report.found, told.join("\n"))));
+        }
+        let pool = self.pool();
+        let all_here = pool.members.all().iter().all(|one| one.state == MemberState::Active);
+        if !all_here {
+            // Who was rolled back stays out; there may be too few others for everything.
+            return Ok(None);
+        }
+        let page = pool.namespace.lacking(ObjectId(0)).map_err(|error| error.to_string())?;
+        let unkeyed = pool.namespace.lacking_unkeyed();
+        let lacks = page.found.len() + unkeyed;
+        Ok((lacks > 0).then(|| format!("{:?}, {unkeyed} tables and chains", page.found)))
+    }
+}
+
+/// The disks that have a label.
+fn candidates(access: &Access, disks: Vec<(usize, DiskHandle)>) -> Vec<Candidate> {
+    let handles: Vec<DiskHandle> = disks.iter().map(|(_, disk)| disk.clone()).collect();
+    let labels = read_labels(access, &handles);
+    let found = disks.into_iter().zip(labels).filter_map(|((at, disk), label)| {
+        let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
+        let FoundLabel { label, copies } = label.ok()?;
+        Some(Candidate { disk, drives, label, copies })
+    });
+    found.collect()
+}
+
 impl Drop for SimPool {
     fn drop(&mut self) {
         if let Some(pool) = &self.pool {
@@ -203,10 +305,52 @@ impl Ground for SimPool {
 
     fn pass(&mut self, ms: u64) {
         self.shelf.world.run_for(Duration::from_millis(ms));
+        self.attend();
     }
 
-    fn befall(&mut self, disk: u32, mishap: Mishap) {
-        self.shelf.befall(disk, mishap);
+    fn befall(&mut self, disk: u32, mishap: Mishap) -> Result<bool, String> {
+        match mishap {
+            Mishap::Return => self.put_back(disk),
+            _ => Ok(self.shelf.befall(disk, mishap)),
+        }
+    }
+
+    fn work(&mut self, work: Work) -> Result<bool, String> {
+        let namespace = self.pool().namespace.clone();
+        match work {
+            Work::Checkpoint => {
+                namespace.checkpoint_within(PATIENCE);
+            }
+            Work::Repair => namespace.repair_event().notify(),
+            Work::Reclaim => namespace.reclaim_event().notify(),
+            Work::Check => {
+                if self.check_until_clean()? {
+                    let members = self.pool().members.all();
+                    let active = members.iter().filter(|one| one.state == MemberState::Active);
+                    let active = active.map(|one| one.index.as_usize()).collect();
+                    self.shelf.forgive(&active);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn faults(&self) -> Vec<&'static str> {
+        self.shelf.faults()
+    }
+
+    fn settle(&mut self) -> Result<(), String> {
+        self.shelf.heal_all();
+        while self.put_back(0)? {}
+        let mut last = String::new();
+        for _ in 0..SETTLE_ROUNDS {
+            self.pass(5_000);
+            match self.is_whole()? {
+                None => return Ok(()),
+                Some(why) => last = why,
+            }
+        }
+        Err(format!("it does not become whole: {last}"))
     }
 
     fn check_invariants(&self) {

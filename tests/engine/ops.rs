@@ -27,6 +27,83 @@ pub enum Set {
     ModeAndTime(u32, WallTime),
 }
 
+/// Work that the background does at times of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Work {
+    /// A root is written.
+    Checkpoint,
+    /// It is looked for what lacks shards.
+    Repair,
+    /// It is looked for what is not wholly alive.
+    Reclaim,
+    /// Every shard is read, and what is bad is mended.
+    Check,
+}
+
+/// Kinds of operations, as [`Op::kind`] calls them; without those that only look.
+pub const KINDS: [&str; 25] = [
+    "make",
+    "link",
+    "unlink",
+    "rmdir",
+    "rename",
+    "rename-over",
+    "missing",
+    "open",
+    "close",
+    "read",
+    "write",
+    "rewrite",
+    "replace",
+    "truncate",
+    "allocate",
+    "seek",
+    "set",
+    "setxattr",
+    "removexattr",
+    "readlink",
+    "list",
+    "fsync",
+    "sync",
+    "pass",
+    "work",
+];
+
+impl Op {
+    /// What kind it is.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Op::Make { .. } => "make",
+            Op::Link { .. } => "link",
+            Op::Unlink { .. } => "unlink",
+            Op::Rmdir { .. } => "rmdir",
+            Op::Rename { .. } => "rename",
+            Op::RenameOver { .. } => "rename-over",
+            Op::Missing { .. } => "missing",
+            Op::Open { .. } => "open",
+            Op::Close { .. } => "close",
+            Op::Read { .. } => "read",
+            Op::Write { .. } => "write",
+            Op::Rewrite { .. } => "rewrite",
+            Op::Replace { .. } => "replace",
+            Op::Truncate { .. } => "truncate",
+            Op::Allocate { .. } => "allocate",
+            Op::Seek { .. } => "seek",
+            Op::Set { .. } => "set",
+            Op::SetXattr { .. } => "setxattr",
+            Op::RemoveXattr { .. } => "removexattr",
+            Op::Readlink { .. } => "readlink",
+            Op::List { .. } => "list",
+            Op::Fsync { .. } => "fsync",
+            Op::Sync => "sync",
+            Op::Work { .. } => "work",
+            Op::Befall { .. } => "befall",
+            Op::Pass { .. } => "pass",
+            Op::Compare => "compare",
+        }
+    }
+}
+
 /// One operation.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -138,6 +215,10 @@ pub enum Op {
         inode: Pick,
     },
     Sync,
+    /// Work of the background, now.
+    Work {
+        work: Work,
+    },
     /// Something happens to a disk.
     Befall {
         disk: Pick,
@@ -164,6 +245,8 @@ pub struct Mix {
     pub size_max: u64,
     /// One in so many operations is a mishap of a disk; 0: none.
     pub mishap_one_in: u64,
+    /// One in so many operations is work of the background; 0: none.
+    pub work_one_in: u64,
 }
 
 impl Mix {
@@ -174,6 +257,7 @@ impl Mix {
         sync_one_in: 12,
         size_max: 4 * MIB,
         mishap_one_in: 0,
+        work_one_in: 0,
     };
     /// Also files beyond three objects.
     pub const LARGE: Mix = Mix {
@@ -182,6 +266,16 @@ impl Mix {
         sync_one_in: 20,
         size_max: 1 << 40,
         mishap_one_in: 0,
+        work_one_in: 0,
+    };
+    /// Everything: failing disks, work of the background, now and then a file beyond three objects.
+    pub const FULL: Mix = Mix {
+        write_bytes_max: 200 * KIB,
+        large_one_in: 150,
+        sync_one_in: 14,
+        size_max: 1 << 40,
+        mishap_one_in: 14,
+        work_one_in: 40,
     };
 }
 
@@ -208,6 +302,11 @@ fn pick(random: &mut Random) -> Pick {
 fn operation(random: &mut Random, mix: Mix) -> Op {
     if mix.mishap_one_in > 0 && random.one_in(mix.mishap_one_in) {
         return Op::Befall { disk: pick(random), mishap: mishap(random) };
+    }
+    if mix.work_one_in > 0 && random.one_in(mix.work_one_in) {
+        let work =
+            [Work::Checkpoint, Work::Repair, Work::Reclaim, Work::Check][random.below(4) as usize];
+        return Op::Work { work };
     }
     if random.one_in(mix.sync_one_in) {
         return if random.one_in(5) { Op::Sync } else { Op::Fsync { inode: pick(random) } };
@@ -312,8 +411,8 @@ fn write(random: &mut Random, mix: Mix) -> Op {
 }
 
 fn mishap(random: &mut Random) -> Mishap {
-    match random.below(13) {
-        0 => Mishap::Slow(2 + random.below(30) as u32),
+    match random.below(20) {
+        0 => Mishap::Slow(2 + random.below(99) as u32),
         1 => Mishap::Hang,
         2 => Mishap::HangFlush,
         3 => Mishap::Detach,
@@ -322,6 +421,9 @@ fn mishap(random: &mut Random) -> Mishap {
         6 => Mishap::Rot(1 + random.below(5000) as u32),
         7 => Mishap::BadRange(random.below(64) as u32),
         8 => Mishap::LieAboutFlush,
+        9 => Mishap::ReadErrors(random.below(30) as u32),
+        10 => Mishap::WriteErrors(random.below(30) as u32),
+        11..15 => Mishap::Return,
         _ => Mishap::Heal,
     }
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use isotherm::base::simulation::World;
 use isotherm::base::sync::{Arc, Mutex};
 use isotherm::base::{Clock, MIB, Random, Ticks, WallTime};
-use isotherm::fleet::disk::sim::{Image, SimDisk, SimParameters, Snapshot};
+use isotherm::fleet::disk::DiskError;
+use isotherm::fleet::disk::sim::{Access, Image, SimDisk, SimParameters, Snapshot};
 use isotherm::format::Redundancy;
 
 use super::crash::How;
@@ -61,9 +62,56 @@ pub enum Mishap {
     Rot(u32),
     /// Reads of this part of the disk (in 1/64) fail.
     BadRange(u32),
+    /// Some of the next reads fail, once each.
+    ReadErrors(u32),
+    /// Some of the next writes fail, once each.
+    WriteErrors(u32),
+    /// A disk that does not take part is plugged in again, with what it certainly has.
+    Return,
     /// Works again as well as it can.
     Heal,
 }
+
+/// Faults, as [`Mishap::fault`] calls them, and what is in force otherwise.
+pub const FAULTS: [&str; 13] = [
+    "none",
+    "slow",
+    "hang",
+    "hang-flush",
+    "gone",
+    "lies",
+    "lost-writes",
+    "misdirected",
+    "rot",
+    "bad-range",
+    "read-errors",
+    "write-errors",
+    "returned",
+];
+
+impl Mishap {
+    /// What is in force on a disk afterwards.
+    fn fault(self) -> Option<&'static str> {
+        Some(match self {
+            Mishap::Slow(_) => "slow",
+            Mishap::Hang => "hang",
+            Mishap::HangFlush => "hang-flush",
+            Mishap::Detach => "gone",
+            Mishap::LieAboutFlush => "lies",
+            Mishap::LoseWrites(_) => "lost-writes",
+            Mishap::Misdirect(_) => "misdirected",
+            Mishap::Rot(_) => "rot",
+            Mishap::BadRange(_) => "bad-range",
+            Mishap::ReadErrors(_) => "read-errors",
+            Mishap::WriteErrors(_) => "write-errors",
+            Mishap::Return => "returned",
+            Mishap::Heal => return None,
+        })
+    }
+}
+
+/// Errors of one mishap that makes several.
+const ERRORS: u64 = 4;
 
 /// The time of day that operations get, under the harness' control; the rest is the world's.
 pub struct SetClock {
@@ -108,6 +156,10 @@ pub struct Shelf {
     disks: BTreeMap<usize, Arc<SimDisk>>,
     /// Disks that do not count any more: at most the margin, those missing included.
     impaired: Arc<Mutex<BTreeSet<usize>>>,
+    /// What is wrong with them.
+    faults: BTreeMap<usize, BTreeSet<&'static str>>,
+    /// Disks that have answered flushes that were none: what they have may be older than it should be.
+    liars: BTreeSet<usize>,
     taken: Arc<Mutex<Vec<ShelfSnapshot>>>,
 }
 
@@ -128,7 +180,13 @@ impl Shelf {
         let disks = (0..shape.disks_mib.len())
             .map(|at| (at, SimDisk::new(&world, parameters(&shape, at))))
             .collect();
-        Shelf { world, shape, disks, impaired: Arc::default(), taken: Arc::default() }
+        Shelf::of(world, shape, disks)
+    }
+
+    fn of(world: Arc<World>, shape: Shape, disks: BTreeMap<usize, Arc<SimDisk>>) -> Shelf {
+        let (impaired, taken) = Default::default();
+        let (faults, liars) = Default::default();
+        Shelf { world, shape, disks, impaired, faults, liars, taken }
     }
 
     /// What a crash left, in a new world: caches torn, `missing` disks gone. Disks that something had
@@ -136,26 +194,14 @@ impl Shelf {
     pub fn recover(snapshot: &ShelfSnapshot, how: How) -> Shelf {
         let mut random = Random::new(how.seed);
         let (shape, world) = (snapshot.shape, World::new(how.seed));
-        let lost = shape.disks_mib.len() - snapshot.disks.len();
-        let mut left = shape.margin().saturating_sub(lost);
+        let mut left = shape.margin();
         let mut missing = (how.missing as usize).min(left);
         let mut order: Vec<usize> = snapshot.disks.keys().copied().collect();
         for at in (1..order.len()).rev() {
             order.swap(at, random.below(at as u64 + 1) as usize);
         }
         order.sort_by_key(|at| !snapshot.disks[at].1);
-        let mut shelf = Shelf {
-            world,
-            shape,
-            disks: BTreeMap::new(),
-            impaired: Arc::default(),
-            taken: Arc::default(),
-        };
-        for at in 0..shape.disks_mib.len() {
-            if !snapshot.disks.contains_key(&at) {
-                shelf.impaired.lock().insert(at);
-            }
-        }
+        let mut shelf = Shelf::of(world, shape, BTreeMap::new());
         for at in order {
             let (disk, befallen) = &snapshot.disks[&at];
             // A disk that something befell counts as impaired whether it comes back or not.
@@ -166,14 +212,76 @@ impl Shelf {
             if missing > 0 && (*befallen || left > 0) {
                 missing -= 1;
                 left = left.saturating_sub(usize::from(!*befallen));
-                shelf.impaired.lock().insert(at);
+                // It stays as it is, and may be back.
+                shelf.plug_in(at, disk.crash_image(&mut random)).detach();
+                shelf.set_fault(at, "gone");
                 continue;
             }
-            let image = disk.crash_image(&mut random);
-            let disk = SimDisk::open(&shelf.world, parameters(&shape, at), image);
-            shelf.disks.insert(at, disk);
+            shelf.plug_in(at, disk.crash_image(&mut random));
         }
         shelf
+    }
+
+    /// A disk with this on it, in place of the one that was there.
+    fn plug_in(&mut self, at: usize, image: Image) -> Arc<SimDisk> {
+        let disk = SimDisk::open(&self.world, parameters(&self.shape, at), image);
+        self.disks.insert(at, disk.clone());
+        disk
+    }
+
+    fn set_fault(&mut self, at: usize, fault: &'static str) {
+        self.impaired.lock().insert(at);
+        self.faults.entry(at).or_default().insert(fault);
+    }
+
+    /// A disk is unplugged, if it is not already, and plugged in again: it has what a loss of power leaves.
+    pub fn put_back(&mut self, at: usize) -> Arc<SimDisk> {
+        let disk = &self.disks[&at];
+        disk.detach();
+        let image = disk.snapshot().crash_image(&mut self.world.fork_random());
+        self.faults.remove(&at);
+        self.set_fault(at, "returned");
+        self.plug_in(at, image)
+    }
+
+    /// Whether it may have lost what it had answered to have, or may not tell what it has any more.
+    pub fn is_suspect(&self, at: usize) -> bool {
+        let bad = ["lies", "lost-writes", "misdirected", "rot", "bad-range"];
+        let faults = self.faults.get(&at);
+        let doubtful = faults.is_some_and(|faults| bad.iter().any(|bad| faults.contains(bad)));
+        doubtful || self.liars.contains(&at)
+    }
+
+    /// What is wrong with any disk: for counting.
+    pub fn faults(&self) -> Vec<&'static str> {
+        let all: BTreeSet<&'static str> = self.faults.values().flatten().copied().collect();
+        if all.is_empty() { vec!["none"] } else { all.into_iter().collect() }
+    }
+
+    /// Every shard was found good, or mended: disks count again unless something goes on, or they do not take
+    /// part.
+    pub fn forgive(&mut self, take_part: &BTreeSet<usize>) {
+        for (&at, faults) in &mut self.faults {
+            let disk = &self.disks[&at];
+            if !faults.contains("gone") {
+                disk.lose_writes(0);
+                disk.misdirect_next_write(0);
+                disk.fail_none();
+                for passed in
+                    ["rot", "lost-writes", "misdirected", "returned", "read-errors", "write-errors"]
+                {
+                    faults.remove(passed);
+                }
+            }
+        }
+        self.faults.retain(|_, faults| !faults.is_empty());
+        let (faults, liars) = (&self.faults, &self.liars);
+        let serious = |at: &usize| {
+            let slow = |faults: &BTreeSet<&str>| faults.len() == 1 && faults.contains("slow");
+            let goes_on = faults.get(at).is_some_and(|faults| !slow(faults));
+            goes_on || liars.contains(at) || !take_part.contains(at)
+        };
+        self.impaired.lock().retain(serious);
     }
 
     /// The disks that are here.
@@ -216,19 +324,22 @@ impl Shelf {
         std::mem::take(&mut self.taken.lock())
     }
 
-    /// Something happens to a disk, unless redundancy would not cover it.
-    pub fn befall(&mut self, pick: u32, mishap: Mishap) {
+    /// Something happens to a disk, unless redundancy would not cover it: then false.
+    pub fn befall(&mut self, pick: u32, mishap: Mishap) -> bool {
         let all: Vec<usize> = self.disks.keys().copied().collect();
         let at = all[pick as usize % all.len()];
         let harmless = matches!(mishap, Mishap::Slow(_) | Mishap::Heal);
         let mut impaired = self.impaired.lock();
         if !harmless && !impaired.contains(&at) {
             if impaired.len() >= self.shape.margin() {
-                return;
+                return false;
             }
             impaired.insert(at);
         }
         drop(impaired);
+        if let Some(fault) = mishap.fault() {
+            self.faults.entry(at).or_default().insert(fault);
+        }
         let disk = &self.disks[&at];
         let bytes = disk.parameters().bytes;
         match mishap {
@@ -236,7 +347,19 @@ impl Shelf {
             Mishap::Hang => disk.set_hang(true),
             Mishap::HangFlush => disk.set_hang_flush(true),
             Mishap::Detach => disk.detach(),
-            Mishap::LieAboutFlush => disk.set_flush_lies(true),
+            Mishap::LieAboutFlush => {
+                disk.set_flush_lies(true);
+                self.liars.insert(at);
+            }
+            Mishap::ReadErrors(nth) => {
+                let error = DiskError::Medium { offset: 0 };
+                (0..ERRORS).for_each(|n| disk.fail_nth(Access::Read, u64::from(nth) * n, error));
+            }
+            Mishap::WriteErrors(nth) => {
+                let error = DiskError::Medium { offset: 0 };
+                (0..ERRORS).for_each(|n| disk.fail_nth(Access::Write, u64::from(nth) * n, error));
+            }
+            Mishap::Return => unreachable!("the pool has a say in that"),
             Mishap::LoseWrites(count) => disk.lose_writes(u64::from(count)),
             Mishap::Misdirect(pages) => disk.misdirect_next_write(i64::from(pages) * 4096),
             Mishap::Rot(count) => {
@@ -256,7 +379,20 @@ impl Shelf {
                 disk.set_flush_lies(false);
                 disk.clear_bad_ranges();
                 disk.lose_writes(0);
+                if let Some(faults) = self.faults.get_mut(&at) {
+                    let over = ["slow", "hang", "hang-flush", "lies", "bad-range"];
+                    faults.retain(|fault| !over.contains(fault));
+                }
             }
+        }
+        true
+    }
+
+    /// Nothing goes on any more: what it did is left.
+    pub fn heal_all(&mut self) {
+        let all: Vec<usize> = self.disks.keys().copied().collect();
+        for (pick, _) in all.iter().enumerate() {
+            self.befall(pick as u32, Mishap::Heal);
         }
     }
 

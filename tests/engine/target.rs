@@ -5,6 +5,7 @@ use isotherm::model::{
     Caller, Kind, Name, New, Refusal, Rename, Reserve, SetAttr, Subject, XattrMode,
 };
 
+use super::ops::Work;
 use super::shelf::Mishap;
 
 /// Why an operation was not carried out.
@@ -51,8 +52,22 @@ pub trait Target: Subject {
     fn forget(&mut self, ino: Ino);
     /// Lets time pass.
     fn pass(&mut self, ms: u64);
-    /// Something happens to one of its disks; nothing if it has none.
-    fn befall(&mut self, _disk: u32, _mishap: Mishap) {}
+    /// Something happens to one of its disks; false if nothing does.
+    fn befall(&mut self, _disk: u32, _mishap: Mishap) -> Result<bool, String> {
+        Ok(false)
+    }
+    /// Work of its background is done now; false if it has none.
+    fn work(&mut self, _work: Work) -> Result<bool, String> {
+        Ok(false)
+    }
+    /// What is wrong with its disks.
+    fn faults(&self) -> Vec<&'static str> {
+        vec!["none"]
+    }
+    /// Nothing goes wrong any more, and everything becomes whole again.
+    fn settle(&mut self) -> Result<(), String> {
+        Ok(())
+    }
     /// Inodes in use, if it can tell. The place to look whether its state makes sense.
     fn inodes(&mut self) -> Option<u64> {
         None

@@ -40,6 +40,12 @@ place() {
   esac
 }
 
+# used_bytes DEVICE OFFSET LENGTH: without the zeros at the end, which no checksum covers.
+used_bytes() {
+  dd if="$1" bs=4096 iflag=skip_bytes,count_bytes skip="$2" count="$3" status=none |
+    python3 -c 'import sys; print(len(sys.stdin.buffer.read().rstrip(b"\0")))'
+}
+
 # frame_bytes DEVICE OFFSET: the length that a structure's frame states.
 frame_bytes() { od -An -tu4 -j $(($2 + 20)) -N 4 "$1" | tr -d ' '; }
 
@@ -217,7 +223,12 @@ flip_shards() {
     bytes=()
     while read -r kind object shard at length; do
       [[ " $* " == *" $shard "* ]] || continue
-      if [ "$what" = header ]; then length=4096; else at=$((at + 4096)); fi
+      if [ "$what" = header ]; then length=4096; else
+        at=$((at + 4096))
+        length=$(used_bytes "$device" "$at" "$length")
+        # What lies where something else was written since has no bytes of its own.
+        [ "$length" -gt 0 ] || continue
+      fi
       bytes+=("$(place $(((shard + shift) % 3)) "$at" "$length")")
       ALL+=("$object $shard")
       [ "$kind" != Data ] || SPOILT+=("$object $shard")

@@ -112,15 +112,21 @@ impl Fan {
 
     /// The answer under `slot`, once; the slot is then empty. None while it is pending or empty.
     pub fn take(&self, slot: usize) -> Option<Outcome> {
-        let mut state = self.shared.state.lock();
-        let place = state.slots.get_mut(slot)?;
-        match std::mem::replace(place, Slot::Empty) {
-            Slot::Done(outcome) => Some(outcome),
-            other => {
-                *place = other;
-                None
+        let outcome = {
+            let mut state = self.shared.state.lock();
+            let place = state.slots.get_mut(slot)?;
+            match std::mem::replace(place, Slot::Empty) {
+                Slot::Done(outcome) => outcome,
+                other => {
+                    *place = other;
+                    return None;
+                }
             }
-        }
+        };
+        // Nothing is left to be cancelled: whoever keeps the fan does not keep the disk open.
+        let sent = self.sent.lock().get_mut(slot).and_then(Option::take);
+        drop(sent);
+        Some(outcome)
     }
 
     /// Takes a pending request back if it still waits in its disk's host queue (true): it is then
@@ -254,6 +260,25 @@ mod tests {
         disks[0].set_hang(false);
         world.run_for(Duration::from_secs(1));
         assert_eq!(held.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_disk_that_has_answered_is_not_kept_open() {
+        let world = World::new(4);
+        let (disks, handles) = disks(&world, 2);
+        let fan = Fan::new(2);
+        for (slot, disk) in handles.iter().enumerate() {
+            fan.submit(slot, disk, write(0));
+        }
+        drop(handles);
+        let users = |disk: usize| Arc::strong_count(&disks[disk]);
+        assert!(fan.wait(&*world, None, |view| view.succeeded() == 2));
+        fan.take(0).expect("it is answered");
+        // What the simulation keeps for a moment goes with the next events.
+        world.run_for(Duration::from_secs(1));
+        assert_eq!((users(0), users(1)), (1, 2), "the second answer was not taken");
+        fan.take(1).expect("it is answered");
+        assert_eq!(users(1), 1);
     }
 
     #[test]

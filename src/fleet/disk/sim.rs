@@ -222,7 +222,8 @@ impl SimDisk {
             }
             device.end()
         };
-        if let Some((token, result, buffer)) = ended {
+        if let Some((token, what, result, buffer)) = ended {
+            self.world.note(|| format!("{} {what:?} {result:?}", self.parameters.name));
             self.host.finished(token, result, buffer);
             self.pump();
         }
@@ -323,7 +324,7 @@ impl Device {
     }
 
     /// Ends the request being served, unless the drive hangs.
-    fn end(&mut self) -> Option<(usize, Result<(), DiskError>, Option<Buffer>)> {
+    fn end(&mut self) -> Option<Ended> {
         let serving = self.serving.take()?;
         if self.faults.is_hung(serving.action.access()) {
             self.serving = Some(serving);
@@ -331,6 +332,7 @@ impl Device {
             return None;
         }
         self.stuck = false;
+        let what = serving.action.what();
         let failure = self.faults.strike(serving.action.access());
         let (result, buffer) = match serving.action {
             Action::Read { offset, mut buffer } => {
@@ -358,7 +360,7 @@ impl Device {
                 }
             },
         };
-        Some((serving.token, result, buffer))
+        Some((serving.token, what, result, buffer))
     }
 
     fn end_write(
@@ -391,7 +393,20 @@ impl Device {
     }
 }
 
+/// A request that is over: its token, what it was, and what came of it.
+type Ended = (usize, (Access, u64, usize), Result<(), DiskError>, Option<Buffer>);
+
 impl Action {
+    /// Kind, offset, bytes.
+    fn what(&self) -> (Access, u64, usize) {
+        let bytes = match self {
+            Action::Read { buffer, .. } => buffer.len(),
+            Action::Write { data, .. } => data.len(),
+            Action::Flush => 0,
+        };
+        (self.access(), self.offset(), bytes)
+    }
+
     fn offset(&self) -> u64 {
         match self {
             Action::Read { offset, .. } | Action::Write { offset, .. } => *offset,

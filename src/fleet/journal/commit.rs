@@ -32,6 +32,9 @@ pub(super) const HEADER_BYTES: usize = ENTRY_HEADER_BYTES;
 /// How often a suspended batch looks whether a disk answers again.
 const SUSPENDED_POLL_MS: u64 = 100;
 
+/// The labels may refuse to say who is out for so long, before whoever appends decides what to wait for.
+const RECORD_PATIENCE_MS: u64 = 5_000;
+
 /// Bytes an entry with such a payload takes in a ring.
 pub(super) fn entry_bytes(payload_bytes: usize) -> u64 {
     crate::format::journal_entry::entry_bytes(payload_bytes)
@@ -114,8 +117,15 @@ impl Journal {
         if self.stopped.load(Ordering::SeqCst) {
             return Err(FleetError::Stopped);
         }
-        let has_room = self.room(Level::Internal, payload.len());
-        self.context.quorum.need()?;
+        let has_room = loop {
+            let members = self.members().sequence();
+            self.context.quorum.need()?;
+            let has_room = self.room(Level::Internal, payload.len());
+            // Both of the same moment: a disk that comes in between is no reason to call the log full.
+            if self.members().sequence() == members {
+                break has_room;
+            }
+        };
         let mut state = self.state.lock();
         assert!(!state.busy, "one batch is in flight at a time [R3]");
         assert_eq!(lsn, state.acked.next(), "batches are appended in order [R3]");
@@ -166,6 +176,7 @@ impl Journal {
         mut pending: Pending,
         payload: &[u8],
     ) -> (Pending, Result<(), FleetError>) {
+        let mut refused_since: Option<Ticks> = None;
         loop {
             self.reap_stragglers();
             self.reap(&mut pending);
@@ -179,10 +190,17 @@ impl Journal {
                     return (pending, Ok(()));
                 }
                 // Another disk may have failed meanwhile: count again.
-                if self.context.quorum.record().is_ok() {
+                let Err(error) = self.context.quorum.record() else {
+                    refused_since = None;
                     continue;
+                };
+                let now = self.context.access.clock.now();
+                let since = *refused_since.get_or_insert(now);
+                let lost = matches!(error, FleetError::TooFewDisks { .. });
+                if lost && now >= since + Duration::from_millis(RECORD_PATIENCE_MS) {
+                    return (pending, Err(error));
                 }
-                log::warn!("the labels do not take who is out; the journal waits for them");
+                log::debug!("the labels do not take who is out: {error}");
             }
             let hopeful = self.write_copies(&mut pending, payload);
             let durable = self.durable(&pending);

@@ -42,6 +42,7 @@ pub(super) fn plan_write(
 ) -> Result<Planned, FleetError> {
     let bytes = object_bytes(object);
     assert!(bytes > 0 && bytes <= OBJECT_BYTES_MAX, "an object has 1 to OBJECT_BYTES_MAX bytes");
+    enough_take_part(store)?;
     let mut full: BTreeSet<DiskIndex> = BTreeSet::new();
     // Each round that fails finds one more disk without a long enough run.
     loop {
@@ -69,6 +70,15 @@ pub(super) fn plan_write(
             return Ok(Planned { record, reservations });
         }
     }
+}
+
+/// [R1] With more than m members out nothing is acknowledged before some are back: what is written then is to have
+/// its full margin, and not what the few that are left can give.
+fn enough_take_part(store: &ObjectStore) -> Result<(), FleetError> {
+    let members = &store.context.members;
+    let (have, all) = (members.active().len(), members.len());
+    let need = all.saturating_sub(members.parity()).max(1);
+    if have < need { Err(FleetError::TooFewDisks { have, need }) } else { Ok(()) }
 }
 
 /// The widest geometry at full margin on the disks at hand, and those disks. Narrower means longer

@@ -162,6 +162,11 @@ impl SimDisk {
         self.device.lock().faults.strikes.push((access, nth, error));
     }
 
+    /// None of those that [`SimDisk::fail_nth`] has announced.
+    pub fn fail_none(&self) {
+        self.device.lock().faults.strikes.clear();
+    }
+
     /// The next `count` writes are answered with success and never happen: the disk keeps what was
     /// there before.
     pub fn lose_writes(&self, count: u64) {
