@@ -92,6 +92,11 @@ impl Membership {
         Ok(())
     }
 
+    /// Members that are back, and recorded as out until step 6.
+    pub fn returning(&self) -> Vec<DiskIndex> {
+        self.labels.returned()
+    }
+
     /// Step 2.
     fn recognise(&self, back: &Candidate, was: &Member) -> Result<(), MembershipError> {
         let label = &back.label;

@@ -408,6 +408,11 @@ impl PoolLabels {
         Ok(failed | dropped)
     }
 
+    /// Members that are back without everything that was acknowledged.
+    pub(super) fn returned(&self) -> Vec<DiskIndex> {
+        self.state.lock().returned.keys().copied().collect()
+    }
+
     /// Whether it is back without everything that was acknowledged.
     pub(super) fn is_returned(&self, disk: DiskIndex) -> bool {
         self.state.lock().returned.contains_key(&disk)

@@ -108,7 +108,7 @@ fn only_looking<A>(
     look: impl FnOnce(&mut Engine) -> Result<A, Finding>,
 ) -> Result<A, Finding> {
     let written = |engine: &Engine| -> u64 {
-        engine.ground.shelf.disks().map(|(_, disk)| disk.counters().written_bytes).sum()
+        engine.ground.shelf.disks().into_iter().map(|(_, disk)| disk.counters().written_bytes).sum()
     };
     let before = written(engine);
     let answer = look(engine)?;

@@ -10,6 +10,7 @@ use isotherm::base::sync::atomic::{AtomicBool, Ordering};
 use isotherm::base::{DiskIndex, Event, Ino, KIB, MIB, ObjectId, Pace, Random, Task, WallTime};
 use isotherm::fleet::disk::probe::{DriveKey, Probe};
 use isotherm::fleet::disk::{BufferPool, DiskHandle};
+use isotherm::format::Label;
 use isotherm::fleet::{Access, MemberState, Report};
 use isotherm::namespace::{Caller, ChainLimits, Options, SetAttr};
 use isotherm::pool::assemble::Candidate;
@@ -53,6 +54,8 @@ pub struct SimPool {
     pub pool: Option<OpenPool>,
     /// Disks that were not taken back, because they were rolled back.
     refused: BTreeSet<DiskIndex>,
+    /// What the labels said when it was opened, for findings.
+    seen: Vec<String>,
 }
 
 /// The engine as a target.
@@ -112,8 +115,9 @@ impl SimPool {
         let (_, access) = SimPool::rooms(&shelf, &clock);
         let disks: Vec<NewDisk> = shelf
             .disks()
+            .into_iter()
             .map(|(at, disk)| {
-                let disk: DiskHandle = disk.clone();
+                let disk: DiskHandle = disk;
                 let identity = disk.identity().clone();
                 let drives = BTreeSet::from([DriveKey(format!("drive{at}"))]);
                 let (signatures, uses) = (Vec::new(), Vec::new());
@@ -139,7 +143,12 @@ impl SimPool {
         let engine = SimPool::open_somehow(shelf)?;
         match engine.ground.pool.as_ref().map(|pool| pool.read_only) {
             Some(ReadOnly::No) => Ok(engine),
-            other => Err(format!("opened read-only: {other:?}")),
+            other => {
+                let pool = engine.ground.pool();
+                let disks: Vec<String> = engine.ground.seen.clone();
+                let (missing, disks) = (&pool.missing, disks.join("\n"));
+                Err(format!("opened read-only: {other:?}; missing are {missing:?}, and\n{disks}"))
+            }
         }
     }
 
@@ -147,10 +156,11 @@ impl SimPool {
     pub fn open_somehow(shelf: Shelf) -> Result<Engine, Finding> {
         let clock = SetClock::new(&shelf.world);
         let (rooms, access) = SimPool::rooms(&shelf, &clock);
-        let mut ground = SimPool { shelf, clock, pool: None, refused: BTreeSet::new() };
+        let mut ground = SimPool { shelf, clock, pool: None, refused: BTreeSet::new(), seen: Vec::new() };
         let disks: Vec<(usize, DiskHandle)> =
-            ground.shelf.disks().map(|(at, disk)| (at, disk.clone() as DiskHandle)).collect();
+            ground.shelf.disks().into_iter().map(|(at, disk)| (at, disk as DiskHandle)).collect();
         let candidates = candidates(&access, disks);
+        ground.seen = candidates.iter().map(|one| told(&one.label)).collect();
         let mut options = OpenOptions { buffer_bytes: BUFFER_BYTES, ..OpenOptions::default() };
         options.assemble.machine_id = [7; 16];
         options.namespace =
@@ -195,6 +205,10 @@ impl SimPool {
 impl SimPool {
     fn pool(&self) -> &OpenPool {
         self.pool.as_ref().expect("it is open")
+    }
+
+    fn returning(&self) -> Vec<DiskIndex> {
+        self.pool().membership.as_ref().map(|one| one.returning()).unwrap_or_default()
     }
 
     /// What the daemon does with reports: bad shards that no reader mended are noted.
@@ -269,11 +283,19 @@ impl SimPool {
             // Who was rolled back stays out; there may be too few others for everything.
             return Ok(None);
         }
+        if !self.returning().is_empty() {
+            return Ok(Some(format!("{:?} are back, and recorded as out", self.returning())));
+        }
         let page = pool.namespace.lacking(ObjectId(0)).map_err(|error| error.to_string())?;
         let unkeyed = pool.namespace.lacking_unkeyed();
         let lacks = page.found.len() + unkeyed;
         Ok((lacks > 0).then(|| format!("{:?}, {unkeyed} tables and chains", page.found)))
     }
+}
+
+fn told(label: &Label) -> String {
+    let Label { index, sequence, claim, member_states: states, open, .. } = label;
+    format!("disk {index}: label {sequence} of {claim:?}, open {open}, {states:?}")
 }
 
 /// The disks that have a label.
@@ -326,7 +348,10 @@ impl Ground for SimPool {
             Work::Check => {
                 if self.check_until_clean()? {
                     let members = self.pool().members.all();
-                    let active = members.iter().filter(|one| one.state == MemberState::Active);
+                    let returning = self.returning();
+                    let active = members.iter().filter(|one| {
+                        one.state == MemberState::Active && !returning.contains(&one.index)
+                    });
                     let active = active.map(|one| one.index.as_usize()).collect();
                     self.shelf.forgive(&active);
                 }

@@ -153,7 +153,8 @@ pub struct ShelfSnapshot {
 pub struct Shelf {
     pub world: Arc<World>,
     pub shape: Shape,
-    disks: BTreeMap<usize, Arc<SimDisk>>,
+    /// Shared with snapshots that are due later: they see who is plugged in then.
+    disks: Arc<Mutex<BTreeMap<usize, Arc<SimDisk>>>>,
     /// Disks that do not count any more: at most the margin, those missing included.
     impaired: Arc<Mutex<BTreeSet<usize>>>,
     /// What is wrong with them.
@@ -186,6 +187,7 @@ impl Shelf {
     fn of(world: Arc<World>, shape: Shape, disks: BTreeMap<usize, Arc<SimDisk>>) -> Shelf {
         let (impaired, taken) = Default::default();
         let (faults, liars) = Default::default();
+        let disks = Arc::new(Mutex::new(disks));
         Shelf { world, shape, disks, impaired, faults, liars, taken }
     }
 
@@ -225,7 +227,7 @@ impl Shelf {
     /// A disk with this on it, in place of the one that was there.
     fn plug_in(&mut self, at: usize, image: Image) -> Arc<SimDisk> {
         let disk = SimDisk::open(&self.world, parameters(&self.shape, at), image);
-        self.disks.insert(at, disk.clone());
+        self.disks.lock().insert(at, disk.clone());
         disk
     }
 
@@ -236,12 +238,16 @@ impl Shelf {
 
     /// A disk is unplugged, if it is not already, and plugged in again: it has what a loss of power leaves.
     pub fn put_back(&mut self, at: usize) -> Arc<SimDisk> {
-        let disk = &self.disks[&at];
+        let disk = self.disk(at);
         disk.detach();
         let image = disk.snapshot().crash_image(&mut self.world.fork_random());
         self.faults.remove(&at);
         self.set_fault(at, "returned");
         self.plug_in(at, image)
+    }
+
+    fn disk(&self, at: usize) -> Arc<SimDisk> {
+        self.disks.lock()[&at].clone()
     }
 
     /// Whether it may have lost what it had answered to have, or may not tell what it has any more.
@@ -262,7 +268,7 @@ impl Shelf {
     /// part.
     pub fn forgive(&mut self, take_part: &BTreeSet<usize>) {
         for (&at, faults) in &mut self.faults {
-            let disk = &self.disks[&at];
+            let disk = self.disks.lock()[&at].clone();
             if !faults.contains("gone") {
                 disk.lose_writes(0);
                 disk.misdirect_next_write(0);
@@ -285,8 +291,8 @@ impl Shelf {
     }
 
     /// The disks that are here.
-    pub fn disks(&self) -> impl Iterator<Item = (usize, &Arc<SimDisk>)> {
-        self.disks.iter().map(|(&at, disk)| (at, disk))
+    pub fn disks(&self) -> Vec<(usize, Arc<SimDisk>)> {
+        self.disks.lock().iter().map(|(&at, disk)| (at, disk.clone())).collect()
     }
 
     /// Takes a snapshot of all disks once `micros` have passed.
@@ -300,6 +306,7 @@ impl Shelf {
                 // As of then: something may befall a disk until the snapshot is due.
                 let impaired = impaired.lock();
                 let disks = disks
+                    .lock()
                     .iter()
                     .map(|(&at, disk)| (at, (disk.snapshot(), impaired.contains(&at))))
                     .collect();
@@ -312,9 +319,9 @@ impl Shelf {
     #[allow(dead_code, reason = "goes with SimPool::close")]
     pub fn snapshot(&self) -> ShelfSnapshot {
         let disks = self
-            .disks
-            .iter()
-            .map(|(&at, disk)| (at, (disk.snapshot(), self.impaired.lock().contains(&at))))
+            .disks()
+            .into_iter()
+            .map(|(at, disk)| (at, (disk.snapshot(), self.impaired.lock().contains(&at))))
             .collect();
         ShelfSnapshot { shape: self.shape, disks }
     }
@@ -326,7 +333,7 @@ impl Shelf {
 
     /// Something happens to a disk, unless redundancy would not cover it: then false.
     pub fn befall(&mut self, pick: u32, mishap: Mishap) -> bool {
-        let all: Vec<usize> = self.disks.keys().copied().collect();
+        let all: Vec<usize> = self.disks.lock().keys().copied().collect();
         let at = all[pick as usize % all.len()];
         let harmless = matches!(mishap, Mishap::Slow(_) | Mishap::Heal);
         let mut impaired = self.impaired.lock();
@@ -340,7 +347,7 @@ impl Shelf {
         if let Some(fault) = mishap.fault() {
             self.faults.entry(at).or_default().insert(fault);
         }
-        let disk = &self.disks[&at];
+        let disk = self.disk(at);
         let bytes = disk.parameters().bytes;
         match mishap {
             Mishap::Slow(factor) => disk.set_slow(f64::from(factor.max(1))),
@@ -390,7 +397,7 @@ impl Shelf {
 
     /// Nothing goes on any more: what it did is left.
     pub fn heal_all(&mut self) {
-        let all: Vec<usize> = self.disks.keys().copied().collect();
+        let all: Vec<usize> = self.disks.lock().keys().copied().collect();
         for (pick, _) in all.iter().enumerate() {
             self.befall(pick as u32, Mishap::Heal);
         }
@@ -398,7 +405,7 @@ impl Shelf {
 
     /// From now on these disks lie about flushes, though they may be more than redundancy covers.
     pub fn lie(&self, disks: &[usize]) {
-        disks.iter().for_each(|at| self.disks[at].set_flush_lies(true));
+        disks.iter().for_each(|&at| self.disk(at).set_flush_lies(true));
     }
 
     /// Everything on all disks that certainly survives, as one number: for telling two runs apart.

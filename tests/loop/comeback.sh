@@ -2,6 +2,7 @@
 # A disk is unplugged under load and plugged in again: it takes part again by itself, with everything that it
 # had, while the load goes on; the daemon is killed while that happens. A disk that was taken out by hand is
 # plugged in elsewhere and taken back by hand. Then two other disks are taken away, and everything is there.
+# In between three of six go at once, and all six: whoever writes waits until they are back.
 #
 #     tests/loop/comeback.sh [--full]
 #
@@ -36,20 +37,24 @@ until_state() {
   done
 }
 
-# unplug INDEX: as take_away, and what is on it stays, as of one moment: nobody writes while it is copied, and
-# what the kernel was given before is written.
+# unplug INDEX...: as take_away, all at once, and what is on them stays, as of one moment: nobody writes while
+# it is copied, and what the kernel was given before is written.
 unplug() {
-  local reads writes inflight="/sys/block/${DISKS[$1]##*/}/inflight" quiet=0
+  local reads writes index quiet=0
   kill -STOP "$DAEMON"
   while [ "$quiet" -lt 4 ]; do
     sleep 0.05
     quiet=$((quiet + 1))
-    read -r reads writes <"$inflight"
-    [ $((reads + writes)) = 0 ] || quiet=0
+    for index; do
+      read -r reads writes <"/sys/block/${DISKS[index]##*/}/inflight"
+      [ $((reads + writes)) = 0 ] || quiet=0
+    done
   done
-  cp --sparse=always "$WORK/disk$1" "$WORK/kept$1"
-  truncate --size 0 "$WORK/disk$1"
-  losetup --set-capacity "${DISKS[$1]}"
+  for index; do cp --sparse=always "$WORK/disk$index" "$WORK/kept$index"; done
+  for index; do
+    truncate --size 0 "$WORK/disk$index"
+    losetup --set-capacity "${DISKS[index]}"
+  done
   kill -CONT "$DAEMON"
 }
 
@@ -114,6 +119,39 @@ for ((round = 1; round <= times; round++)); do
   pool_check "back $round of $times: check" --deep
   forget_round "$round"
 done
+
+# --- more than may be lost, at once --------------------------------------------------------------
+
+# together ROUND INDEX...: a cable with several disks on it is pulled under load, and put back. Whoever writes waits.
+together() {
+  local round=$1 index
+  shift
+  start_load "$round"
+  sleep 2
+  unplug "$@"
+  # Of some nothing is asked any more once writing waits, and that is for two minutes.
+  until_state "$1" failed 100 || say "disk $1 is $(disk_field "$1" state) still"
+  sleep 3
+  for index; do plug "$index"; done
+  for index; do
+    if ! until_state "$index" active 300; then
+      not_ok "$# at once: disk $index is $(disk_field "$index" state): $(grep "disk $index " "$WORK/daemon.log" |
+        tail -n 5 | tr '\n' ' ')"
+      exit 1
+    fi
+  done
+  sleep 3
+  if kill -0 "$LOAD" 2>/dev/null; then ok "$# at once: whoever wrote went on"; else not_ok "$# at once: the load ended"; fi
+  end_load
+  : >"$LOG.cut"
+  judge "$round" "$# at once"
+  # Any two may go, whatever was written meanwhile.
+  pool_check "$# at once: check" --deep
+  forget_round "$round"
+}
+
+together 101 1 3 5
+together 102 0 1 2 3 4 5
 
 # --- by hand, elsewhere --------------------------------------------------------------------------
 
