@@ -17,7 +17,7 @@
 #[cfg(all(feature = "canary", not(debug_assertions)))]
 compile_error!("feature `canary` plants bugs: it has no place in a release build");
 
-/// A bug that can be planted. Each must be found by at least one test of `tests/engine/canary.rs`.
+/// A bug that can be planted. Each of [`BUGS`] must be found by `tests/engine/canary.rs`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Bug {
@@ -29,11 +29,100 @@ pub enum Bug {
     IndexBeforeShards,
     /// Reclaim moves what it read, whatever was written there meanwhile [R20].
     MovedUnseen,
+    /// A flush that is running answers one that came later [R8].
+    FlushJoined,
+    /// What a batch frees may be written over before the batch is durable [I3].
+    FreedTooEarly,
+    /// What recovery freed is written over before its root is effective [R4].
+    FreedSinceReplay,
+    /// A repaired record replaces whatever is there: what was deleted meanwhile is back [R20].
+    RepairUnseen,
+    /// Repair makes all lost shards but the last one.
+    RepairForgetsShard,
+    /// Repaired shards are named before they are flushed [I3].
+    RepairNotFlushed,
+    /// A flush cut commits bytes, and not the holes [R15].
+    HolesForgotten,
+    /// The log does not say that older logged bytes are void.
+    SettledForgotten,
+    /// A flush cut commits the newest size and times, not those of its point [R15].
+    SizeBeforeData,
+    /// A flush takes what was written while it ran for written.
+    NewerBytesDropped,
+    /// Replay leaves the last acknowledged batch out.
+    LastBatchLost,
+    /// A root takes effect with one copy: the log before it is given up too early [R9].
+    RootOnOneDisk,
+    /// A batch is acknowledged with one copy [R1].
+    LogOnOneDisk,
+    /// A disk that is back from outside counts as one that was never away [R2].
+    ReturnedBelieved,
+    /// The space snapshot holds what no batch has named [R18].
+    SnapshotInFlight,
+    /// Compaction drops a delete although deeper levels have the key.
+    DeleteForgotten,
+    /// Cells are believed without their checksums [I4].
+    CellsUnchecked,
+    /// The last cell of a read that ends one byte into it is not read.
+    CellEdge,
+    /// Parity of the last cell of a shard is not computed.
+    ParityOfEdge,
+    /// fsync waits for the batch, and not for what the file has in memory.
+    FsyncWithoutData,
+    /// fsync does not wait for its batch [I1].
+    FsyncUnwaited,
+    /// A deleted file that is still open leaves no intent: it stays for ever after a crash.
+    OrphanForgotten,
+    /// Inode numbers are handed out beyond the durable lease [R5].
+    InodesAgain,
+    /// A rename is durable before what was written to the file [I2].
+    RenameBeforeData,
+    /// A deleted inode leaves its attributes.
+    XattrsLeftBehind,
+    /// The first shard of an object is not written [I1].
+    ShardLeftOut,
+    /// A truncate leaves the bytes behind the end: they are back when the file grows.
+    TailKept,
 }
 
-/// All of them, for tests that go through the list.
-pub const BUGS: [Bug; 4] =
-    [Bug::FlushSkipped, Bug::AcknowledgedBeforeJournal, Bug::IndexBeforeShards, Bug::MovedUnseen];
+/// Those that the simulated engine finds, each within a minute.
+pub const BUGS: [Bug; 18] = [
+    Bug::FlushSkipped,
+    Bug::AcknowledgedBeforeJournal,
+    Bug::IndexBeforeShards,
+    Bug::MovedUnseen,
+    Bug::FlushJoined,
+    Bug::HolesForgotten,
+    Bug::SettledForgotten,
+    Bug::LastBatchLost,
+    Bug::SnapshotInFlight,
+    Bug::CellsUnchecked,
+    Bug::CellEdge,
+    Bug::FsyncWithoutData,
+    Bug::FsyncUnwaited,
+    Bug::OrphanForgotten,
+    Bug::InodesAgain,
+    Bug::RenameBeforeData,
+    Bug::XattrsLeftBehind,
+    Bug::TailKept,
+];
+
+/// Those that it has not been seen to find yet: each is a hole in what the tests show, until a property finds it.
+pub const NOT_FOUND_YET: [Bug; 13] = [
+    Bug::ParityOfEdge,
+    Bug::DeleteForgotten,
+    Bug::ReturnedBelieved,
+    Bug::LogOnOneDisk,
+    Bug::RootOnOneDisk,
+    Bug::NewerBytesDropped,
+    Bug::SizeBeforeData,
+    Bug::RepairNotFlushed,
+    Bug::RepairForgetsShard,
+    Bug::RepairUnseen,
+    Bug::FreedSinceReplay,
+    Bug::FreedTooEarly,
+    Bug::ShardLeftOut,
+];
 
 /// Whether this bug is planted in the current thread. Constant `false` without the feature.
 #[cfg(not(feature = "canary"))]

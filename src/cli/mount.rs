@@ -9,6 +9,7 @@
 //!    says "ready" (or "failed"), and logs elsewhere from there on.
 //! 4. We return.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -113,8 +114,7 @@ fn start_daemon() -> Outcome {
         std::io::pipe().and_then(|(reader, writer)| Ok((reader, writer.try_clone()?, writer)));
     let (reader, output, errors) = pipe.map_err(|error| format!("no pipe: {error}"))?;
     let mut child = std::process::Command::new(&program)
-        .args(std::env::args_os().skip(1))
-        .arg("--daemon")
+        .args(as_daemon(std::env::args_os().skip(1)))
         .stdin(Stdio::null())
         .stdout(output)
         .stderr(errors)
@@ -129,6 +129,14 @@ fn start_daemon() -> Outcome {
     }
     let ended = child.wait().map_err(|error| format!("the daemon is lost: {error}"))?;
     Err(format!("the daemon ended before it had mounted ({ended})"))
+}
+
+/// The same command for the daemon: what comes after `--` are names, whatever they look like.
+fn as_daemon(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let end = arguments.iter().position(|argument| argument == "--");
+    arguments.insert(end.unwrap_or(arguments.len()), "--daemon".into());
+    arguments
 }
 
 /// From here on nobody reads what we print, and no terminal waits for us.

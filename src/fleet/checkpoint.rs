@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::canary::{self, Bug};
 use crate::base::limits::ROOT_BYTES_MAX;
 use crate::base::sync::{Arc, Mutex};
 use crate::base::{DiskIndex, Epoch, Lsn, UNIT_BYTES};
@@ -266,7 +267,8 @@ impl Checkpoint {
         covers: Lsn,
     ) -> Result<(), FleetError> {
         loop {
-            let need = self.quorum.need()?;
+            let one = canary::planted(Bug::RootOnOneDisk);
+            let need = if one { 1 } else { self.quorum.need()? };
             let active = self.quorum.members().active();
             let have = written.iter().filter(|disk| active.contains(disk)).count();
             if have < need && self.quorum.give_up(written, late) {

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use super::core::{Core, FrozenSpace};
 use super::open_batch::OpenBatch;
-#[cfg(feature = "canary")]
 use crate::base::canary::{self, Bug};
 use crate::base::limits::JOURNAL_FLUSH_PERCENT;
 use crate::base::sync::Arc;
@@ -102,6 +101,9 @@ impl Core {
 
     /// Step 2.
     fn append(&self, batch: &OpenBatch) -> Result<(), FleetError> {
+        if canary::planted(Bug::FreedTooEarly) {
+            batch.freed.iter().try_for_each(|record| self.space.delete(record))?;
+        }
         match self.journal() {
             Some(journal) => journal.append(batch.lsn, &batch.encode()),
             None => Ok(()),
@@ -118,7 +120,9 @@ impl Core {
             self.space.replace(old, new)?;
         }
         for record in &batch.freed {
-            self.space.delete(record)?;
+            if !canary::planted(Bug::FreedTooEarly) {
+                self.space.delete(record)?;
+            }
             self.cache.forget(record.id);
         }
         {

@@ -26,6 +26,7 @@ use super::overlay::{After, Content, OverlayPiece};
 use super::tx::{Attempt, Effect, Stop, Tx};
 use super::written::Written;
 use crate::base::Ino;
+use crate::base::canary::{self, Bug};
 use crate::base::sync::Arc;
 use crate::format::{Change, InodeRecord};
 
@@ -124,6 +125,9 @@ impl Tx<'_> {
     /// What the log said about this range of the file is void: the index knows.
     pub(super) fn settled(&mut self, ino: Ino, range: Range<u64>) {
         let length = range.end - range.start;
+        if canary::planted(Bug::SettledForgotten) {
+            return;
+        }
         self.log(Change::Settled { ino, offset: range.start, length });
     }
 
@@ -224,7 +228,7 @@ impl Tx<'_> {
                 record = InodeRecord { allocated: seen.allocated, ..self.indexed_inode(ino)? };
             }
             Some(_) => {
-                if let Some(after) = after {
+                if let Some(after) = after.filter(|_| !canary::planted(Bug::SizeBeforeData)) {
                     after.put_back(&mut record);
                 }
             }
@@ -285,7 +289,9 @@ impl Tx<'_> {
 }
 
 pub(super) fn steps_of(inode: &FlushInode) -> Vec<Step<'_>> {
+    let forgotten = canary::planted(Bug::HolesForgotten);
     let holes = inode.pieces.iter().filter(|(_, piece)| matches!(piece.content, Content::Hole));
+    let holes = holes.filter(|_| !forgotten);
     let holes = holes.map(|(offset, piece)| Step::Hole(*offset..offset + piece.length));
     holes.chain(inode.placed.iter().map(Step::Place)).collect()
 }
@@ -294,7 +300,9 @@ impl State {
     /// A flush's cut is in the open batch.
     pub(super) fn flush_cut_applied(&mut self, ino: Ino, point: u64, record: Box<InodeRecord>) {
         let Some(inode) = self.inodes.get_mut(&ino) else { return };
-        self.dirty_bytes -= inode.overlay.remove_through(point);
+        let dropped = canary::planted(Bug::NewerBytesDropped);
+        let through = if dropped { inode.overlay.seq() } else { point };
+        self.dirty_bytes -= inode.overlay.remove_through(through);
         inode.long_work = None;
         inode.settled = inode.settled.max(point);
         if inode.overlay.is_empty() && inode.overlay.seq() == point {

@@ -15,6 +15,7 @@ use super::recover::INODES_KEY;
 use super::tx::{Attempt, Effect, Tx};
 use super::types::{Attr, Caller, FileKind, NewInode};
 use crate::base::Ino;
+use crate::base::canary::{self, Bug};
 use crate::base::limits::{LINKS_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX};
 use crate::format::{DirentValue, InodeRecord, Key, Orphan};
 
@@ -318,7 +319,9 @@ impl Tx<'_> {
         if record.links == 0 {
             // Its unwritten data need not be with it: a crash removes the file. In memory the data
             // stays for those who have it open.
-            self.put(Key::orphan(ino), Orphan::Unlinked.encode());
+            if !canary::planted(Bug::OrphanForgotten) {
+                self.put(Key::orphan(ino), Orphan::Unlinked.encode());
+            }
             self.effect(Effect::Orphan(ino));
         }
         self.put_inode(ino, &record);

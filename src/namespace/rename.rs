@@ -8,6 +8,7 @@ use super::error::NamespaceError;
 use super::tx::{Attempt, Tx};
 use super::types::{FileKind, RenameMode};
 use crate::base::Ino;
+use crate::base::canary::{self, Bug};
 use crate::format::{DirentValue, Key};
 
 /// One name in one directory.
@@ -85,7 +86,9 @@ impl Tx<'_> {
 
     /// The data written to a file before goes into the same batch as its new name [I2].
     fn settle(&mut self, moved: DirentValue) -> Attempt<()> {
-        self.inline_cut(moved.ino, self.core.inline_bytes_max())?;
+        if !canary::planted(Bug::RenameBeforeData) {
+            self.inline_cut(moved.ino, self.core.inline_bytes_max())?;
+        }
         let mut record = self.inode(moved.ino)?;
         record.ctime = self.now();
         self.put_inode(moved.ino, &record);

@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::error::NamespaceError;
+use crate::base::canary::{self, Bug};
 use crate::base::{Ino, Lsn};
 use crate::format::Key;
 
@@ -16,6 +17,9 @@ impl Core {
         // Small dirty data goes into the journal with the batch, large data into objects first.
         let limit = self.inline_bytes_max();
         let lsn = self.change(|tx| {
+            if canary::planted(Bug::FsyncWithoutData) {
+                return Ok(tx.lsn());
+            }
             match tx.inline_cut(ino, limit) {
                 // Deleted meanwhile: nothing to make durable but its deletion.
                 Err(super::tx::Stop::Error(NamespaceError::NotFound)) => {}
@@ -29,6 +33,9 @@ impl Core {
             Err(NamespaceError::ReadOnly) if self.options.read_only => return Ok(()),
             Err(error) => return Err(error),
         };
+        if canary::planted(Bug::FsyncUnwaited) {
+            return Ok(());
+        }
         self.commit_through(lsn)
     }
 
@@ -115,6 +122,9 @@ impl Core {
             tx.state.ino_lease_told = tx.state.ino_lease_told.max(lease);
             Ok((lease, tx.lsn()))
         })?;
+        if canary::planted(Bug::InodesAgain) {
+            return Ok(lease);
+        }
         self.commit_through(lsn)?;
         Ok(lease)
     }

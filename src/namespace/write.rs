@@ -14,10 +14,11 @@ use super::overlay::{After, Source};
 use super::tx::{Attempt, Stop, Tx};
 use super::types::{Allocate, Attr, Caller, FileKind, Seek, SetAttr, SetTime};
 use super::{acl, attr};
-use crate::base::Ino;
+use crate::base::canary::{self, Bug};
 use crate::base::limits::FILE_BYTES_MAX;
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
+use crate::base::{Ino, UNIT_BYTES};
 use crate::format::{InodeRecord, Key};
 
 const SET_UID: u16 = 0o4000;
@@ -316,7 +317,8 @@ impl Tx<'_> {
 
     /// The file gets this size; what lay beyond it is gone, and reads as zeros if it grows again.
     pub(super) fn resize(&mut self, ino: Ino, mut record: InodeRecord, size: u64) {
-        let cut = size..u64::MAX;
+        let kept = canary::planted(Bug::TailKept);
+        let cut = if kept { size.next_multiple_of(UNIT_BYTES) } else { size }..u64::MAX;
         let shrinks = size < record.size;
         record.size = size;
         self.change_content(ino, record, |overlay, after| {

@@ -36,6 +36,7 @@ mod lives;
 mod long_cuts;
 mod membership;
 mod mishaps;
+mod nth;
 mod pauses;
 mod reclaim;
 mod rejoin;

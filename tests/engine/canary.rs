@@ -20,18 +20,22 @@ fn a_build_without_the_feature_has_no_planted_bugs() {
 
 #[cfg(feature = "canary")]
 mod planted {
+    use std::sync::Mutex;
+    use std::time::{Duration, Instant};
+
     use isotherm::base::Random;
-    use isotherm::base::canary::{BUGS, Bug, MARK, plant};
+    use isotherm::base::canary::{BUGS, Bug, MARK, NOT_FOUND_YET, plant};
 
     use crate::crash::{Effort, run};
     use crate::harness::Finding;
+    use crate::hunt;
     use crate::machine::{Engine, SHAPE};
     use crate::ops::{Mix, generate};
     use crate::runs::guarded;
     use crate::shelf::Shape;
 
-    /// A bug that is not found within so many runs is not found.
-    const RUNS_MAX: u64 = 12;
+    /// A bug that is not found within this time is not found.
+    const TIME_MAX: Duration = Duration::from_secs(60);
 
     #[test]
     fn the_mark_is_found_where_bugs_can_be_planted() {
@@ -41,24 +45,81 @@ mod planted {
         assert!(super::contains_mark(&this));
     }
 
-    /// The property of `crash.rs`, with bugs planted.
+    /// Seeds take turns: a short life of small files with many crashes, and one of a hunt.
     fn try_it(bugs: &[Bug], seed: u64) -> Result<(), Finding> {
-        SHAPE.set(Shape::WIDE);
         plant(bugs);
-        let ops = generate(&mut Random::new(seed), 120, Mix::SMALL);
-        let result = guarded(|| run::<Engine>(seed, &ops, Effort::USUAL));
+        let result = guarded(|| match seed % 2 {
+            0 => hunt::life(seed),
+            _ => {
+                SHAPE.set(Shape::WIDE);
+                let ops = generate(&mut Random::new(seed), 120, Mix::SMALL);
+                run::<Engine>(seed, &ops, Effort::USUAL)
+            }
+        });
         plant(&[]);
         result
     }
 
+    /// The first seed that finds it, what it found, and after how long.
+    #[allow(clippy::disallowed_methods, reason = "how long it takes is real time")]
+    fn search(bug: Bug) -> Result<(u64, Finding, Duration), u64> {
+        let begin = Instant::now();
+        for seed in 1.. {
+            if let Err(why) = try_it(&[bug], seed) {
+                return Ok((seed, why, begin.elapsed()));
+            }
+            if begin.elapsed() > TIME_MAX {
+                return Err(seed);
+            }
+        }
+        unreachable!("seeds do not end")
+    }
+
     #[test]
     fn every_planted_bug_is_found() {
-        for bug in BUGS {
-            let found = (1..=RUNS_MAX).find_map(|seed| Some((seed, try_it(&[bug], seed).err()?)));
-            let Some((seed, why)) = found else { panic!("{bug:?} was not found") };
-            println!("{bug:?}: found by seed {seed}: {why}\n");
-            assert_eq!(try_it(&[], seed), Ok(()), "without the bug the same run is clean");
-        }
-        println!("{0} of {0} planted bugs found", BUGS.len());
+        let missed = search_all(&BUGS);
+        assert!(missed.is_empty(), "not found: {missed:?}");
+        println!("{} more are planted, and not found yet", NOT_FOUND_YET.len());
+    }
+
+    /// What a property that is added may find now: then it goes over to the others.
+    #[test]
+    #[ignore = "some minutes, and it asks for nothing"]
+    fn those_that_are_not_found_yet() {
+        search_all(&NOT_FOUND_YET);
+    }
+
+    /// Those that are not found.
+    fn search_all(bugs: &[Bug]) -> Vec<Bug> {
+        let (left, missed) = (Mutex::new(bugs.to_vec()), Mutex::new(Vec::new()));
+        let next = || left.lock().expect("nobody panics with it").pop();
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        std::thread::scope(|scope| {
+            for _ in 0..cores {
+                scope.spawn(|| {
+                    while let Some(bug) = next() {
+                        match search(bug) {
+                            Ok((seed, why, time)) => {
+                                let first = why.lines().take(4).collect::<Vec<_>>().join(" | ");
+                                let first: String = first.chars().take(300).collect();
+                                println!(
+                                    "{bug:?}: found in {:.1} s by seed {seed}: {first}",
+                                    time.as_secs_f64()
+                                );
+                                let clean = try_it(&[], seed);
+                                assert_eq!(clean, Ok(()), "without the bug the same run is clean");
+                            }
+                            Err(seeds) => {
+                                println!("{bug:?}: NOT found by {seeds} seeds");
+                                missed.lock().expect("nobody panics with it").push(bug);
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        let missed = missed.into_inner().expect("nobody panics with it");
+        println!("{} of {} planted bugs found", bugs.len() - missed.len(), bugs.len());
+        missed
     }
 }

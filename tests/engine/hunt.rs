@@ -47,6 +47,12 @@ fn live(seed: u64, ops: &[Op]) -> Result<(), Finding> {
     crash::run::<Engine>(seed, ops, effort(seed))
 }
 
+/// The life of a seed.
+#[cfg(feature = "canary")]
+pub fn life(seed: u64) -> Result<(), Finding> {
+    live(seed, &operations(seed))
+}
+
 /// What all workers have done.
 #[derive(Default)]
 struct Bag {
@@ -114,7 +120,8 @@ fn hunt(first: u64, time: Duration) -> Bag {
                     if first_try.is_err() {
                         let smaller = run_minimised(&ops, |ops| live(seed, ops));
                         // Trying again what fails already is no coverage.
-                        (tally::take(), crash::take_counts());
+                        tally::take();
+                        crash::take_counts();
                         let why = smaller.err().or(first_try.err()).expect("it was found");
                         keep(seed, &why);
                         bag.lock().expect("no worker panics with it").findings.insert(seed, why);

@@ -10,8 +10,8 @@ use isotherm::base::sync::atomic::{AtomicBool, Ordering};
 use isotherm::base::{DiskIndex, Event, Ino, KIB, MIB, ObjectId, Pace, Random, Task, WallTime};
 use isotherm::fleet::disk::probe::{DriveKey, Probe};
 use isotherm::fleet::disk::{BufferPool, DiskHandle};
-use isotherm::format::Label;
 use isotherm::fleet::{Access, MemberState, Report};
+use isotherm::format::Label;
 use isotherm::namespace::{Caller, ChainLimits, Options, SetAttr};
 use isotherm::pool::assemble::Candidate;
 use isotherm::pool::create::{CreateOptions, NewDisk, create};
@@ -156,7 +156,8 @@ impl SimPool {
     pub fn open_somehow(shelf: Shelf) -> Result<Engine, Finding> {
         let clock = SetClock::new(&shelf.world);
         let (rooms, access) = SimPool::rooms(&shelf, &clock);
-        let mut ground = SimPool { shelf, clock, pool: None, refused: BTreeSet::new(), seen: Vec::new() };
+        let mut ground =
+            SimPool { shelf, clock, pool: None, refused: BTreeSet::new(), seen: Vec::new() };
         let disks: Vec<(usize, DiskHandle)> =
             ground.shelf.disks().into_iter().map(|(at, disk)| (at, disk as DiskHandle)).collect();
         let candidates = candidates(&access, disks);

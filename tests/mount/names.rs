@@ -12,6 +12,7 @@ use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 
+use crate::command::{Shelf, said};
 use crate::harness::{is_root, memory};
 use crate::mounted;
 
@@ -28,6 +29,36 @@ fn it_is_mounted_under_its_own_type_and_the_pools_name() {
     let path = mount.path().to_path_buf();
     mount.finish().expect("it ends well");
     assert!(find_mount(&path).is_none());
+}
+
+/// As mount(8) and fstab call it: with one word for all devices, options behind, and names after `--`.
+#[test]
+fn the_helper_of_mount_mounts() {
+    let shelf = Shelf::new();
+    shelf.create();
+    if std::fs::File::options().read(true).write(true).open("/dev/fuse").is_err() {
+        eprintln!("skipped: /dev/fuse cannot be opened");
+        return;
+    }
+    let disks: Vec<String> = shelf.disks.iter().map(|disk| disk.display().to_string()).collect();
+    let helper = concat!(env!("CARGO_MANIFEST_DIR"), "/mount-scripts/mount.isotherm");
+    let run = |options: &str| {
+        let output = std::process::Command::new(helper)
+            .arg(disks.join(","))
+            .arg(shelf.mountpoint())
+            .args(["-o", options])
+            .env("ISOTHERM", env!("CARGO_BIN_EXE_isotherm"))
+            .env("XDG_RUNTIME_DIR", shelf.directory.path())
+            .env("XDG_STATE_HOME", shelf.directory.path())
+            .output();
+        output.expect("it runs")
+    };
+    let mounted = run("rw,noatime,dev,suid");
+    assert!(mounted.status.success(), "{}", said(&mounted));
+    std::fs::write(shelf.mountpoint().join("file"), "x").expect("it is mounted");
+    shelf.umount_cleanly();
+    let refused = run("rw,no-such-option");
+    assert!(!refused.status.success() && said(&refused).contains("no-such-option"));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! into the I/O buffer, and while these are still in the cache, the parity cells are made of them, and all are
 //! checksummed.
 
+use crate::base::canary::{self, Bug};
 use crate::base::{DiskUuid, Epoch, PoolUuid, ShardIndex, UNIT_BYTES};
 use crate::fleet::codec::Codec;
 use crate::format::shard_header::HEADER_CELLS_MAX;
@@ -58,6 +59,11 @@ pub(super) fn encode(
         match record.redundancy {
             Redundancy::Replica { .. } => {
                 rest.iter_mut().for_each(|copy| copy.copy_from_slice(data[0]))
+            }
+            Redundancy::Erasure { .. }
+                if canary::planted(Bug::ParityOfEdge) && end == shard_bytes && start > 0 =>
+            {
+                rest.iter_mut().for_each(|bytes| bytes.fill(0))
             }
             Redundancy::Erasure { data: k, parity } => {
                 let inputs: Vec<&[u8]> = data.iter().map(|bytes| &**bytes).collect();

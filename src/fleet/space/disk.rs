@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::runs::{Run, Runs};
 use super::{RUN_UNITS_LEAST, SizeClass, Stream};
+use crate::base::canary::{self, Bug};
 use crate::base::{DiskIndex, Units};
 use crate::format::{GroupState, space_snapshot};
 
@@ -533,7 +534,8 @@ impl DiskSpace {
         out: &mut Vec<GroupState>,
     ) {
         let changed = std::mem::take(&mut self.dirty);
-        let held = self.held_runs();
+        let in_flight = canary::planted(Bug::SnapshotInFlight);
+        let held = if in_flight { Default::default() } else { self.held_runs() };
         let wanted: BTreeSet<u32> = if all {
             self.groups.keys().copied().collect()
         } else {

@@ -158,6 +158,9 @@ struct State {
     overtaken: Vec<(DiskIndex, u64, u64)>,
     /// Snapshots taken so far.
     snapshots: u64,
+    /// Requests for room so far, and the one that is refused.
+    #[cfg(test)]
+    requests: (u64, Option<u64>),
 }
 
 /// What is in use, as of one moment [R18].
@@ -239,6 +242,13 @@ impl Space {
         level: ReserveLevel,
     ) -> Option<Reservation> {
         let mut state = self.shared.state.lock();
+        #[cfg(test)]
+        {
+            state.requests.0 += 1;
+            if state.requests.1 == Some(state.requests.0) {
+                return None;
+            }
+        }
         let space = state.disks.get_mut(disk.as_usize())?.as_mut()?;
         if room_of(space).free_for(level) < units {
             return None;
@@ -470,6 +480,19 @@ impl Space {
             }
         }
         Ok(())
+    }
+
+    /// Requests for room so far.
+    #[cfg(test)]
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.state.lock().requests.0
+    }
+
+    /// The `nth` request from now on (0: the next) is refused.
+    #[cfg(test)]
+    pub(crate) fn refuse(&self, nth: u64) {
+        let mut state = self.shared.state.lock();
+        state.requests.1 = Some(state.requests.0 + nth + 1);
     }
 
     /// Asserts what must hold between the fields.
