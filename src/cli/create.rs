@@ -28,26 +28,12 @@ pub(super) fn run(arguments: &Create) -> Outcome {
         print(&show_disks(&disks));
         print(&show_choices(&choices, redundancy));
         print(&show_enclosures(&enclosures, redundancy));
-        let refused = disks.iter().any(|disk| !disk.foreign.is_empty()) && !arguments.force;
-        if refused {
-            print("\nNot all disks are blank: without --force, create would refuse them.\n");
+        if let Err(why) = accept(arguments, &disks, redundancy) {
+            print(&format!("\nWith these arguments create would refuse:\n{why}\n"));
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let Some(redundancy) = redundancy else {
-        return Err(format!(
-            "one disk cannot protect anything: give more disks, or say --redundancy none to live \
-             with losing \"{}\" when {} fails",
-            arguments.name, disks[0].path
-        ));
-    };
-    refuse_foreign(&disks, arguments.force)?;
-    if asked.is_some_and(|asked| asked.tolerates() == 0) && arguments.devices.len() > 1 {
-        return Err(
-            "--redundancy none is for one disk: with several, losing any one would lose files"
-                .into(),
-        );
-    }
+    let redundancy = accept(arguments, &disks, redundancy)?;
     let options = CreateOptions {
         name: arguments.name.clone(),
         redundancy,
@@ -70,6 +56,29 @@ pub(super) fn run(arguments: &Create) -> Outcome {
         mount_words(arguments, &disks),
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The redundancy that the pool gets, or why nothing is made.
+fn accept(
+    arguments: &Create,
+    disks: &[PlannedDisk],
+    redundancy: Option<Redundancy>,
+) -> Result<Redundancy, String> {
+    let Some(redundancy) = redundancy else {
+        return Err(format!(
+            "one disk cannot protect anything: give more disks, or say --redundancy none to live \
+             with losing \"{}\" when {} fails",
+            arguments.name, disks[0].path
+        ));
+    };
+    refuse_foreign(disks, arguments.force)?;
+    if redundancy.tolerates() == 0 && disks.len() > 1 {
+        return Err(
+            "--redundancy none is for one disk: with several, losing any one would lose files"
+                .into(),
+        );
+    }
+    Ok(redundancy)
 }
 
 /// Pools on files are not found by name: only block devices are looked at.
@@ -156,7 +165,9 @@ fn or_dash(text: &str) -> String {
 
 fn show_choices(choices: &[Choice], taken: Option<Redundancy>) -> String {
     let mut table = Table::new(&["", "REDUNDANCY", "USABLE", "SURVIVES", "AFTER A FAILURE"]);
-    for choice in choices {
+    // Several disks without redundancy are refused: that is no choice.
+    let several = choices.iter().any(|choice| choice.survives > 0);
+    for choice in choices.iter().filter(|choice| choice.survives > 0 || !several) {
         let mark = if Some(choice.redundancy) == taken { "*" } else { " " };
         let after = match (choice.survives, choice.spare_disks) {
             (0, _) => "files are lost",
@@ -171,7 +182,9 @@ fn show_choices(choices: &[Choice], taken: Option<Redundancy>) -> String {
             after.to_string(),
         ]);
     }
-    format!("\n{}\n* is what create takes with these arguments.\n", table.print(0))
+    let legend =
+        if taken.is_some() { "\n* is what create takes with these arguments.\n" } else { "" };
+    format!("\n{}{legend}", table.print(0))
 }
 
 fn name_of(redundancy: Redundancy) -> String {

@@ -73,7 +73,7 @@ fn show(pool: &PoolStatus) -> String {
     );
     line(
         "in memory",
-        format!("{} not yet on disks, log {} % full", size(pool.dirty_bytes), pool.log_percent),
+        format!("{} not yet in objects, log {} % full", size(pool.dirty_bytes), pool.log_percent),
     );
     if let Some(repair) = repair(&pool.repair) {
         line("repair", repair);

@@ -26,6 +26,7 @@ use crate::base::{DiskIndex, Event, PoolUuid};
 use crate::control::{CheckError, CheckReport, PoolStatus, Server, Tell};
 use crate::fleet::disk::error::ProbeError;
 use crate::fleet::disk::probe::uses;
+use crate::format::Label;
 use crate::frontend::mounts::find_mount;
 use crate::frontend::session::{Mount, MountError, MountOptions, abandon, unmount};
 use crate::namespace::{Caller, NamespaceError};
@@ -321,12 +322,8 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Found, DaemonErr
         let newest = found.iter().map(|disk| &disk.label);
         let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
         let complete = newest.is_some_and(|label| {
-            let states = &label.member_states;
-            let expected = (0..label.member_count).filter(|&disk| !states.is_out(DiskIndex(disk)));
-            let is_here =
-                |disk: &u16| found.iter().any(|found| found.label.index == DiskIndex(*disk));
-            let mut expected = expected;
-            expected.all(|disk| is_here(&disk))
+            let (here, expected) = here_of_expected(&found, label);
+            here == expected
         });
         let given = !options.devices.is_empty() && !found.is_empty();
         if complete || given || host.clock().now() >= until {
@@ -346,12 +343,24 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Found, DaemonErr
     }
 }
 
+/// How many of the members that the pool counts on are here, and how many these are: not those that it went on
+/// without, or that were removed.
+fn here_of_expected(found: &[FoundDisk], label: &Label) -> (usize, usize) {
+    let states = &label.member_states;
+    let expected: Vec<DiskIndex> =
+        (0..label.member_count).map(DiskIndex).filter(|&disk| !states.is_out(disk)).collect();
+    let is_here = |disk: &&DiskIndex| found.iter().any(|found| found.label.index == **disk);
+    (expected.iter().filter(is_here).count(), expected.len())
+}
+
 fn tell_waiting(found: &[FoundDisk], options: &DaemonOptions) {
     let seconds = options.members_wait.as_secs();
-    let what = match (found.first(), &options.pool) {
-        (Some(disk), _) => {
-            let (name, all) = (&disk.label.pool_name, disk.label.member_count);
-            format!("{} of {all} disks of pool {name} are here", found.len())
+    let newest = found.iter().map(|disk| &disk.label);
+    let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
+    let what = match (newest, &options.pool) {
+        (Some(label), _) => {
+            let (here, expected) = here_of_expected(found, label);
+            format!("{here} of {expected} disks of pool {} are here", label.pool_name)
         }
         (None, Some(pool)) => format!("no disk of a pool \"{pool}\" is here"),
         (None, None) => "none of these is a disk of a pool".to_string(),

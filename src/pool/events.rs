@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use super::host::RefusedDisk;
 use super::open::OpenPool;
 use crate::base::sync::{Arc, Mutex};
-use crate::base::{Clock, Event, Pace, Task};
-use crate::fleet::{Members, Report, Reports};
+use crate::base::{Clock, DiskIndex, Event, Pace, Task};
+use crate::fleet::{FailReason, Members, Report, Reports};
 use crate::namespace::Namespace;
 
 /// Events kept for status.
@@ -152,6 +152,10 @@ impl Task for Reporter {
             }
         };
         let (line, serious) = match report {
+            // It is empty by then, and is being removed.
+            Report::DiskFailed { disk, why: FailReason::TakenOut } if self.is_leaving(disk) => {
+                (format!("nothing is left on {}: it is removed from the pool", name(disk)), false)
+            }
             Report::DiskFailed { disk, why } => {
                 (format!("{} is not used any more: {why}", name(disk)), true)
             }
@@ -176,12 +180,29 @@ impl Task for Reporter {
                     .to_string(),
                 true,
             ),
+            Report::Unreadable { object } if self.too_many_are_away() => (
+                format!("object {object} cannot be read while so many disks are away"),
+                false,
+            ),
             Report::Unreadable { object } => {
                 (format!("object {object} is lost: too few good shards"), true)
             }
         };
         self.teller.tell(&line, serious);
         Pace::Again
+    }
+}
+
+impl Reporter {
+    fn is_leaving(&self, disk: DiskIndex) -> bool {
+        self.members.leaving().contains(&disk)
+    }
+
+    /// More than the redundancy covers: they may come back, and nothing is lost until it is known that they do
+    /// not.
+    fn too_many_are_away(&self) -> bool {
+        let (here, all) = (self.members.active().len(), self.members.len());
+        here + self.members.parity() < all
     }
 }
 

@@ -269,10 +269,14 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
         name = pool.name
     );
     match pool.health {
-        Health::Failed => lines.push(format!(
-            "the log could not be written; what was synced before is safe: check the disks' cables and \
-             power, then {again}"
-        )),
+        Health::Failed => {
+            lines.push(format!(
+                "the log could not be written; what was synced before is safe: check the disks' cables and \
+                 power, then {again}"
+            ));
+            // Nothing else can be done before that.
+            return lines;
+        }
         Health::Suspended => lines.push(
             "too few disks take writes; writers wait and nothing is lost: bring disks back".into(),
         ),
@@ -289,7 +293,11 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
     let given_up = out.iter().all(|disk| disk.state == "given-up");
     let is_whole = given_up && !repair.running && repair.waiting + repair.lost == 0;
     let margin = match parity.saturating_sub(out.len()) {
-        _ if is_whole => "what was on it is made anew on the others".to_string(),
+        _ if is_whole => "what was on it is on the others again".to_string(),
+        _ if out.len() > parity => {
+            "more than the redundancy covers: some files cannot be read until disks are back"
+                .to_string()
+        }
         0 => "NO other disk may fail: copy what matters elsewhere".to_string(),
         1 => "1 more may fail".to_string(),
         more => format!("{more} more may fail"),
@@ -300,6 +308,21 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
         out.len(),
         names.join(", ")
     ));
+    let first = out[0].index;
+    lines.push(about_the_old(pool, &out, &again));
+    // One that is only read from gets no disks.
+    if pool.read_only.is_empty() {
+        lines.push(format!(
+            "with a new disk: isotherm disk replace {name} {first} DEVICE; without: isotherm disk remove \
+             {name} {first}",
+            name = pool.name
+        ));
+    }
+    lines
+}
+
+/// What to do with the disks that do not take part; at least one.
+fn about_the_old(pool: &PoolStatus, out: &[&DiskStatus], again: &str) -> String {
     let seen: Vec<String> = (out.iter().filter(|disk| !disk.seen_at.is_empty()))
         .map(|disk| match disk.state.as_str() {
             "missing" => format!("disk {} is there now, as {}", disk.index, disk.seen_at),
@@ -309,7 +332,7 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
     let first = out[0].index;
     let online = |disk: u16| format!("isotherm disk online {} {disk}", pool.name);
     let is_seen = out.iter().find(|disk| !disk.seen_at.is_empty());
-    lines.push(match is_seen {
+    match is_seen {
         Some(disk) => {
             format!("{}; to take it back: {}", seen.join("; "), online(disk.index))
         }
@@ -320,13 +343,7 @@ fn advice(pool: &PoolStatus, parity: usize) -> Vec<String> {
         None => format!(
             "look at cables and power; a disk that is back is taken with the next mount: {again}"
         ),
-    });
-    lines.push(format!(
-        "with a new disk: isotherm disk replace {name} {first} DEVICE; without: isotherm disk remove {name} \
-         {first}",
-        name = pool.name
-    ));
-    lines
+    }
 }
 
 fn name_of(disk: &DiskStatus) -> String {
@@ -365,8 +382,19 @@ mod tests {
         assert!(advice(&pool, 2).join("\n").contains("1 more may fail"), "not yet");
         pool.repair.running = false;
         let told = advice(&pool, 2).join("\n");
-        assert!(told.contains("made anew") && !told.contains("1 more"), "{told}");
+        assert!(told.contains("on the others again") && !told.contains("1 more"), "{told}");
         pool.repair.waiting = 3;
         assert!(advice(&pool, 2).join("\n").contains("1 more may fail"), "some objects wait");
+        // What would be refused is not advised.
+        pool.disks[0].state = "missing".to_string();
+        pool.disks[1].state = "missing".to_string();
+        pool.read_only = "more disks are missing than the redundancy covers".to_string();
+        pool.health = Health::ReadOnly;
+        let told = advice(&pool, 2).join("\n");
+        assert!(told.contains("more than the redundancy covers: some files"), "{told}");
+        assert!(!told.contains("disk replace") && !told.contains("NO other disk"), "{told}");
+        pool.health = Health::Failed;
+        let told = advice(&pool, 2).join("\n");
+        assert!(told.contains("umount") && !told.contains("disk online"), "{told}");
     }
 }

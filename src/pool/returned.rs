@@ -228,7 +228,11 @@ impl Lookout {
 
     fn out(&self) -> Vec<Member> {
         let members = self.returns.members.all().into_iter();
-        let out = members.filter(|member| member.state != MemberState::Active);
+        // One that was emptied to be removed is no member for long, and is not waited for.
+        let leaving = self.returns.members.leaving();
+        let out = members.filter(|member| {
+            member.state != MemberState::Active && !leaving.contains(&member.index)
+        });
         // Whoever holds a disk keeps it open.
         out.map(|member| Member { handle: None, ..member }).collect()
     }
