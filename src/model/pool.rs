@@ -17,7 +17,7 @@ use super::words::{Body, Name, Outcome};
 use crate::base::{Ino, WallTime};
 
 /// How much of the history is durable, counted in steps.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Floor {
     /// Namespace steps among the first so many have to survive.
     pub(super) namespace: usize,

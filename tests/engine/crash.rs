@@ -24,6 +24,8 @@ pub trait Machine: Target + Sized + 'static {
     fn create(seed: u64) -> Result<Self, Finding>;
     /// Takes a snapshot once this much more time has passed.
     fn snapshot_in(&mut self, micros: u64);
+    /// Takes a snapshot now: nothing that is on its way moves on.
+    fn snapshot_now(&mut self) -> Self::Snapshot;
     /// The snapshots taken since this was last asked.
     fn taken(&mut self) -> Vec<Self::Snapshot>;
     /// Another machine, with what a crash at that moment left, mounted.
@@ -88,6 +90,9 @@ pub fn run<M: Machine>(seed: u64, ops: &[Op], effort: Effort) -> Result<(), Find
     let (random_in_hook, next_in_hook) = (random.clone(), next.clone());
     harness.set_hook(Box::new(move |machine: &mut M, moment| {
         let random = &mut *random_in_hook.borrow_mut();
+        if moment.has_promised() && random.one_in(PROMISES_TRIED_ONE_IN) {
+            check_promise::<M>(machine, &moment, random, effort)?;
+        }
         for snapshot in machine.taken() {
             let recovered = examine(&snapshot, &moment, random, effort)?;
             if effort.go_on_one_in > 0 && random.one_in(effort.go_on_one_in) {
@@ -105,6 +110,29 @@ pub fn run<M: Machine>(seed: u64, ops: &[Op], effort: Effort) -> Result<(), Find
         }
     }
     harness.finish().map_err(|why| format!("after all operations:\n{why}"))
+}
+
+/// One in so many promises is put to the test at once.
+const PROMISES_TRIED_ONE_IN: u64 = 3;
+
+/// Power is lost in the very moment in which something was promised, and as many disks as may be are lost with it,
+/// others each time: whoever relies on what will be there a moment later is found out.
+fn check_promise<M: Machine>(
+    machine: &mut M,
+    moment: &Moment,
+    random: &mut Random,
+    effort: Effort,
+) -> Result<(), Finding> {
+    let snapshot = machine.snapshot_now();
+    let floor = moment.pool.promised();
+    let (pool, known, used, now) = (moment.pool, moment.known, moment.used, moment.now);
+    note_crashes(1, 0);
+    for _ in 0..effort.recoveries.max(1) {
+        let how = How { seed: random.next_u64(), missing: effort.missing_max, snapshot_in: None };
+        recover_and_check::<M>(&snapshot, &Moment { pool, floor, known, used, now }, how)
+            .map_err(|why| format!("I1: in the moment of a promise: {why}"))?;
+    }
+    Ok(())
 }
 
 /// Short ones as likely as long ones: the interesting moments are close together.

@@ -32,6 +32,13 @@ pub struct Moment<'a> {
     pub now: WallTime,
 }
 
+impl Moment<'_> {
+    /// Whether the step has promised something.
+    pub fn has_promised(&self) -> bool {
+        self.floor != self.pool.promised()
+    }
+}
+
 /// A write is cut into pieces of this, as the kernel does.
 const WRITE_BYTES: u64 = MIB;
 /// The model's time starts here; later than every time that operations set.

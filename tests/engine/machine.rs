@@ -414,6 +414,10 @@ impl Machine for Engine {
         self.ground.shelf.snapshot_in(micros);
     }
 
+    fn snapshot_now(&mut self) -> ShelfSnapshot {
+        self.ground.shelf.snapshot()
+    }
+
     fn taken(&mut self) -> Vec<ShelfSnapshot> {
         self.ground.shelf.taken()
     }

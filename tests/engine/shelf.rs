@@ -316,7 +316,6 @@ impl Shelf {
     }
 
     /// A snapshot now.
-    #[allow(dead_code, reason = "goes with SimPool::close")]
     pub fn snapshot(&self) -> ShelfSnapshot {
         let disks = self
             .disks()

@@ -78,6 +78,10 @@ impl Machine for StandIn {
         self.armed = true;
     }
 
+    fn snapshot_now(&mut self) -> History {
+        self.history.clone()
+    }
+
     fn taken(&mut self) -> Vec<History> {
         std::mem::take(&mut self.taken)
     }
