@@ -86,7 +86,7 @@ pub enum Bug {
 }
 
 /// Those that the simulated engine finds, each within a minute.
-pub const BUGS: [Bug; 18] = [
+pub const BUGS: [Bug; 21] = [
     Bug::FlushSkipped,
     Bug::AcknowledgedBeforeJournal,
     Bug::IndexBeforeShards,
@@ -105,23 +105,24 @@ pub const BUGS: [Bug; 18] = [
     Bug::RenameBeforeData,
     Bug::XattrsLeftBehind,
     Bug::TailKept,
+    Bug::ShardLeftOut,
+    Bug::RepairForgetsShard,
+    Bug::LogOnOneDisk,
 ];
 
-/// Those that it has not been seen to find yet: each is a hole in what the tests show, until a property finds it.
-pub const NOT_FOUND_YET: [Bug; 13] = [
+/// Those that it has not been seen to find yet, or not within a minute: each is a hole in what the tests show, until a
+/// property finds it.
+pub const NOT_FOUND_YET: [Bug; 10] = [
     Bug::ParityOfEdge,
-    Bug::DeleteForgotten,
     Bug::ReturnedBelieved,
-    Bug::LogOnOneDisk,
     Bug::RootOnOneDisk,
     Bug::NewerBytesDropped,
     Bug::SizeBeforeData,
     Bug::RepairNotFlushed,
-    Bug::RepairForgetsShard,
     Bug::RepairUnseen,
     Bug::FreedSinceReplay,
     Bug::FreedTooEarly,
-    Bug::ShardLeftOut,
+    Bug::DeleteForgotten,
 ];
 
 /// Whether this bug is planted in the current thread. Constant `false` without the feature.
