@@ -63,11 +63,12 @@ slots_of() {
     /^sequence/ { seen[at] = $2 } END { for (i = 0; i < n; i++) print order[i], seen[order[i]] }'
 }
 
-# shards_of DEVICE: kind, object, shard, byte of the header, bytes of the payload.
+# shards_of DEVICE: kind, object, shard, byte of the header, bytes of the payload; of those that are good: what was
+# spoilt before and has moved since would be whole again.
 shards_of() {
   local area
   area=$("$ISOTHERM" inspect layout "$1" | sed -n 's/^data area .* units at \([0-9]*\),.*/\1/p')
-  inspect object "$1" | awk -v area="$area" '{ print $5, $4, $7, area + $2 * 4096, $11 }'
+  inspect object "$1" | awk -v area="$area" '/all match$/ { print $5, $4, $7, area + $2 * 4096, $11 }'
 }
 
 # entries_of DEVICE: batch, byte of the entry, bytes of its header and payload together, epoch.
@@ -235,7 +236,9 @@ flip_shards() {
     done < <(shards_of "$device")
     flip "$device" "${bytes[@]}"
   done
-  left=$(good_shards | grep -cxFf <(printf '%s\n' "${ALL[@]}") || true)
+  left=$(good_shards | grep -xFf <(printf '%s\n' "${ALL[@]}") || true)
+  [ -z "$left" ] || say "not spoilt: $(tr '\n' ',' <<<"$left")"
+  left=$(grep -c . <<<"$left" || true)
   spoilt "$what of shards $*, ${#SPOILT[@]} of files" $((${#ALL[@]} - left)) ${#ALL[@]}
 }
 
