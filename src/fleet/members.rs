@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::disk::{DiskHandle, Failure};
+use super::error::FleetError;
 use super::reports::{FailReason, Report, Reports};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, RwLock};
@@ -233,6 +234,17 @@ impl Members {
         // Whoever still has it closes it when it drops it.
         member.handle = None;
         true
+    }
+
+    /// Members that must take part for anything to be acknowledged: N - m, at least one.
+    pub fn least(&self) -> usize {
+        self.len().saturating_sub(self.parity()).max(1)
+    }
+
+    /// How many take part; `TooFewDisks` if nothing can be acknowledged with so few.
+    pub fn enough(&self) -> Result<usize, FleetError> {
+        let (have, need) = (self.active().len(), self.least());
+        if have < need { Err(FleetError::TooFewDisks { have, need }) } else { Ok(have) }
     }
 
     /// What is on this disk is to be made anew elsewhere, until it takes part again. Nothing happens if

@@ -56,13 +56,7 @@ impl Quorum {
     /// Durable copies that make something acknowledged: `min(active, m + 1)` [R1].
     /// `TooFewDisks` with fewer than N - m active members.
     pub fn need(&self) -> Result<usize, FleetError> {
-        let (active, all, parity) =
-            (self.members.active().len(), self.members.len(), self.members.parity());
-        let least = all.saturating_sub(parity).max(1);
-        if active < least {
-            return Err(FleetError::TooFewDisks { have: active, need: least });
-        }
-        Ok(active.min(parity + 1))
+        Ok(self.members.enough()?.min(self.members.parity() + 1))
     }
 
     /// Copies that are written: `min(active, m + 2)` [R1].

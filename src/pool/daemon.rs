@@ -319,9 +319,7 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Found, DaemonErr
         };
         let Found { disks, refused } = host.look(&paths);
         let found = select(disks, options)?;
-        let newest = found.iter().map(|disk| &disk.label);
-        let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
-        let complete = newest.is_some_and(|label| {
+        let complete = newest(&found).is_some_and(|label| {
             let (here, expected) = here_of_expected(&found, label);
             here == expected
         });
@@ -343,6 +341,12 @@ fn find_members(host: &Host, options: &DaemonOptions) -> Result<Found, DaemonErr
     }
 }
 
+/// The label that says who is in.
+fn newest(found: &[FoundDisk]) -> Option<&Label> {
+    let labels = found.iter().map(|disk| &disk.label);
+    labels.max_by_key(|label| (label.claim.epoch, label.member_states.sequence))
+}
+
 /// How many of the members that the pool counts on are here, and how many these are: not those that it went on
 /// without, or that were removed.
 fn here_of_expected(found: &[FoundDisk], label: &Label) -> (usize, usize) {
@@ -355,9 +359,7 @@ fn here_of_expected(found: &[FoundDisk], label: &Label) -> (usize, usize) {
 
 fn tell_waiting(found: &[FoundDisk], options: &DaemonOptions) {
     let seconds = options.members_wait.as_secs();
-    let newest = found.iter().map(|disk| &disk.label);
-    let newest = newest.max_by_key(|label| (label.claim.epoch, label.member_states.sequence));
-    let what = match (newest, &options.pool) {
+    let what = match (newest(found), &options.pool) {
         (Some(label), _) => {
             let (here, expected) = here_of_expected(found, label);
             format!("{here} of {expected} disks of pool {} are here", label.pool_name)

@@ -201,8 +201,7 @@ impl Reporter {
     /// More than the redundancy covers: they may come back, and nothing is lost until it is known that they do
     /// not.
     fn too_many_are_away(&self) -> bool {
-        let (here, all) = (self.members.active().len(), self.members.len());
-        here + self.members.parity() < all
+        self.members.enough().is_err()
     }
 }
 

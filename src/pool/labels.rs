@@ -356,7 +356,7 @@ impl PoolLabels {
             state.common.open = true;
             state.common.claim
         };
-        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
+        let least = self.members.least();
         loop {
             let sequence = self.members.sequence();
             let out = self.take_over_states()?;
@@ -586,7 +586,7 @@ impl RecordMembers for PoolLabels {
     /// One try: with everything that failed meanwhile taken along. `TooFewDisks` if fewer than
     /// min(active, m+1) members have it in time, or fewer than N - m are left.
     fn record(&self) -> Result<(), FleetError> {
-        let least = self.members.len().saturating_sub(self.members.parity()).max(1);
+        let least = self.members.least();
         loop {
             let sequence = self.members.sequence();
             let out = self.take_over_states()?;

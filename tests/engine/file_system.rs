@@ -29,17 +29,11 @@ pub trait Ground {
     /// Something happens to a disk.
     fn befall(&mut self, disk: u32, mishap: Mishap) -> Result<bool, String>;
     /// Work of the background, now.
-    fn work(&mut self, _work: Work) -> Result<bool, String> {
-        Ok(false)
-    }
+    fn work(&mut self, work: Work) -> Result<bool, String>;
     /// What is wrong with its disks.
-    fn faults(&self) -> Vec<&'static str> {
-        vec!["none"]
-    }
+    fn faults(&self) -> Vec<&'static str>;
     /// Everything becomes whole again.
-    fn settle(&mut self) -> Result<(), String> {
-        Ok(())
-    }
+    fn settle(&mut self) -> Result<(), String>;
     /// Panics if the state in memory contradicts itself.
     fn check_invariants(&self);
     /// What is on its disks agrees with itself.

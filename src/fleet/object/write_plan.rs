@@ -42,7 +42,9 @@ pub(super) fn plan_write(
 ) -> Result<Planned, FleetError> {
     let bytes = object_bytes(object);
     assert!(bytes > 0 && bytes <= OBJECT_BYTES_MAX, "an object has 1 to OBJECT_BYTES_MAX bytes");
-    enough_take_part(store)?;
+    // [R1] With more than m members out nothing is acknowledged before some are back: what is written then is to
+    // have its full margin, and not what the few that are left can give.
+    store.context.members.enough()?;
     let mut full: BTreeSet<DiskIndex> = BTreeSet::new();
     // Each round that fails finds one more disk without a long enough run.
     loop {
@@ -70,15 +72,6 @@ pub(super) fn plan_write(
             return Ok(Planned { record, reservations });
         }
     }
-}
-
-/// [R1] With more than m members out nothing is acknowledged before some are back: what is written then is to have
-/// its full margin, and not what the few that are left can give.
-fn enough_take_part(store: &ObjectStore) -> Result<(), FleetError> {
-    let members = &store.context.members;
-    let (have, all) = (members.active().len(), members.len());
-    let need = all.saturating_sub(members.parity()).max(1);
-    if have < need { Err(FleetError::TooFewDisks { have, need }) } else { Ok(()) }
 }
 
 /// The widest geometry at full margin on the disks at hand, and those disks. Narrower means longer
